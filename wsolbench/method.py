@@ -1,0 +1,182 @@
+"""The abstract `Method`: what every localisation method promises. Concrete methods are final and live one per file."""
+
+# B batch, C channels, H W image, h w map, K classes
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, ClassVar, Literal, cast, final
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from wsolbench.checkpoint import load_into
+from wsolbench.config import TrainConfig
+from wsolbench.types import Batch, Prediction
+
+Training = Literal["own", "classifier", "none"]
+
+
+@dataclass
+class NoConfig:
+    """For methods without hyper-parameters of their own."""
+
+
+class Method(nn.Module, ABC):
+    """Train on image labels, answer with a score map.
+
+    Required: `loss`, `localize`. Optional: `Config`, `training`, `needs`, `param_groups`, `adapt_state_dict`.
+    A method never sees annotations, data sets, files or thresholds.
+    """
+
+    Config: ClassVar[type] = NoConfig
+    """A small dataclass of hyper-parameters; not frozen (the config system overrides it), Enum instead of Literal."""
+    training: Training = "own"
+    """own: trained by `loss`; classifier: reads a shared trained classifier (see `PostHoc`); none: nothing is trained."""
+    needs: ClassVar[frozenset[str]] = frozenset()
+    """What else it needs, e.g. "gradients" at test time."""
+    default_backbone: ClassVar[str | None] = None
+    """timm name used when neither the user nor a recipe names one; None: the method has no network."""
+    version: ClassVar[int] = 1
+    """Moves when the method's numbers move; part of a run's hash."""
+
+    def __init__(
+        self,
+        config: Any,
+        *,
+        num_classes: int,
+        backbone: str | None,
+        pretrained: bool = False,
+        class_names: Sequence[str] | None = None,
+    ) -> None:
+        super().__init__()
+        self.config = config
+        self.num_classes = num_classes
+        self.backbone = backbone
+        self.pretrained = pretrained
+        self.class_names = class_names
+
+    @abstractmethod
+    def loss(self, batch: Batch) -> dict[str, Tensor]:
+        """Named scalar losses, already weighted; the training loss is their sum."""
+
+    @abstractmethod
+    def localize(self, images_BCHW: Tensor, labels_B: Tensor | None = None) -> Prediction:
+        """Score maps of `labels_B` (None: of the predicted class), raw float32 [B, h, w], and logits [B, K] or None.
+
+        Works under grad, no_grad and inference_mode, and leaves every parameter's `.grad` alone.
+        """
+
+    @final
+    def forward(self, batch: Batch) -> dict[str, Tensor]:
+        """Equal `loss`, so that the hooks of DistributedDataParallel run."""
+        return self.loss(batch)
+
+    def param_groups(self, train_config: TrainConfig) -> list[dict[str, Any]]:
+        """Optimizer groups; by default 1-d tensors (biases, norms) are free of weight decay."""
+        return decay_groups(self.named_parameters(), train_config)
+
+    def adapt_state_dict(self, state: dict[str, Tensor]) -> dict[str, Tensor]:
+        """Rename the keys of a foreign checkpoint layout to this module's; by default only `module.` is removed."""
+        return state
+
+    @final
+    def load_checkpoint(self, path: str | Path) -> None:
+        """Load weights (safetensors, or a torch file holding tensors only); a mismatch lists the keys at fault."""
+        load_into(self, path, self.adapt_state_dict)
+
+
+class PostHoc(Method):
+    """Abstract base of methods that read a classifier trained once and shared between them.
+
+    Subclasses set `self.classifier`, a module mapping images [B, C, H, W] to logits [B, K].
+    """
+
+    training: Training = "classifier"
+    classifier: nn.Module
+
+    @final
+    def loss(self, batch: Batch) -> dict[str, Tensor]:
+        """Cross-entropy of the shared classifier."""
+        return {"cls": F.cross_entropy(self.classifier(batch.images_BCHW), batch.labels_B)}
+
+
+class Untrained(Method):
+    """Abstract base of methods that train nothing: controls and trivial baselines."""
+
+    training: Training = "none"
+
+    @final
+    def loss(self, batch: Batch) -> dict[str, Tensor]:
+        """Nothing to minimise."""
+        return {}
+
+
+def decay_groups(
+    named: Iterable[tuple[str, nn.Parameter]],
+    train_config: TrainConfig,
+    *,
+    head: Sequence[str] = ("head", "fc", "classifier.head", "classifier.fc"),
+    no_decay: Sequence[str] = (),
+) -> list[dict[str, Any]]:
+    """Split parameters into groups by (is head, has weight decay).
+
+    Parameters whose name starts with an entry of `head` learn at lr * head_lr_scale; 1-d tensors and names in
+    `no_decay` get no weight decay.
+    """
+    groups: dict[tuple[bool, bool], list[nn.Parameter]] = {}
+    for name, parameter in named:
+        if not parameter.requires_grad:
+            continue
+        is_head = any(name == prefix or name.startswith(prefix + ".") for prefix in head)
+        decays = parameter.ndim > 1 and name not in no_decay
+        groups.setdefault((is_head, decays), []).append(parameter)
+    return [
+        {
+            "params": parameters,
+            "lr": train_config.lr * (train_config.head_lr_scale if is_head else 1.0),
+            "weight_decay": train_config.weight_decay if decays else 0.0,
+        }
+        for (is_head, decays), parameters in groups.items()
+    ]
+
+
+def true_or_predicted(logits_BK: Tensor, labels_B: Tensor | None) -> Tensor:
+    """The classes whose maps are wanted: the labels where given, else the arg-max of the logits."""
+    return cast(Tensor, logits_BK.argmax(1)) if labels_B is None else labels_B
+
+
+def create_method(
+    name: str,
+    *,
+    num_classes: int,
+    backbone: str | None = None,
+    pretrained: bool = False,
+    checkpoint: str | Path | None = None,
+    class_names: Sequence[str] | None = None,
+    **method_config: Any,
+) -> Method:
+    """Build a registered method.
+
+    >>> m = create_method("center-box", num_classes=3)
+    >>> m.localize(torch.zeros(2, 3, 8, 8)).maps_Bhw.shape
+    torch.Size([2, 8, 8])
+    """
+    from wsolbench.config import build_method_config
+    from wsolbench.registry import METHODS
+
+    cls = cast(type[Method], METHODS.get(name))
+    config = build_method_config(cls, name, method_config)
+    method = cls(
+        config,
+        num_classes=num_classes,
+        backbone=backbone or cls.default_backbone,
+        pretrained=pretrained,
+        class_names=class_names,
+    )
+    if checkpoint is not None:
+        method.load_checkpoint(checkpoint)
+    return method

@@ -1,0 +1,175 @@
+"""Names to classes, lazily: listing reads source with `ast` and imports nothing, `get` imports the one file it needs.
+
+A plug-in names a module or package in the entry-point groups `wsolbench.methods` / `wsolbench.datasets`; every
+`@register_method("literal-name")` found in its source is offered. Built-ins take the same road. A name that ends in a
+colon is a prefix: `gradcam-pkg:` answers for `gradcam-pkg:EigenCAM`.
+"""
+
+from __future__ import annotations
+
+import ast
+import importlib
+import importlib.util
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from importlib.metadata import entry_points
+from pathlib import Path
+from typing import Any, TypeVar
+
+from wsolbench.errors import UsageError, unknown
+
+T = TypeVar("T", bound=type)
+
+
+@dataclass(frozen=True)
+class Entry:
+    """Where a registered name lives, as read from source."""
+
+    name: str
+    module: str
+    class_name: str
+    summary: str  # first line of the class docstring
+    path: Path
+    line: int
+
+
+class Registry:
+    """One kind of plug-in. `kind` is "method" or "dataset"."""
+
+    def __init__(self, kind: str, builtin: str) -> None:
+        self.kind = kind
+        self.group = f"wsolbench.{kind}s"
+        self.builtin = builtin
+        self._entries: dict[str, Entry] | None = None
+        self._classes: dict[str, type] = {}
+
+    def register(self, name: str) -> Callable[[T], T]:
+        """Class decorator: offer the class under `name` (a literal, so that listing can read it without importing)."""
+
+        def decorate(cls: T) -> T:
+            taken = self._classes.get(name)
+            if taken is not None and (taken.__module__, taken.__qualname__) != (cls.__module__, cls.__qualname__):
+                raise UsageError(
+                    f"{self.kind} '{name}' is registered twice: by {taken.__module__}.{taken.__qualname__} "
+                    f"and by {cls.__module__}.{cls.__qualname__}"
+                )
+            self._classes[name] = cls
+            cls.registered_name = name  # type: ignore[attr-defined]
+            return cls
+
+        return decorate
+
+    def names(self) -> list[str]:
+        """All offered names, sorted."""
+        return sorted(self.entries())
+
+    def entries(self) -> dict[str, Entry]:
+        """All offered names with where they live; nothing is imported."""
+        if self._entries is None:
+            found: dict[str, Entry] = {}
+            for module in self._plugin_modules():
+                for entry in _scan(module, f"register_{self.kind}"):
+                    other = found.setdefault(entry.name, entry)
+                    if other.path.resolve() != entry.path.resolve() or other.line != entry.line:
+                        raise UsageError(
+                            f"{self.kind} '{entry.name}' is registered twice: {other.path}:{other.line} "
+                            f"and {entry.path}:{entry.line}; uninstall one or rename it"
+                        )
+            self._entries = found
+        return self._entries
+
+    def get(self, name: str) -> type[Any]:
+        """Import and return the class registered under `name` (or under its prefix, bound as `adapted`)."""
+        if name in self._classes:
+            return self._classes[name]
+        entry = self.entries().get(name)
+        if entry is not None:
+            importlib.import_module(entry.module)
+            return self._classes[name]
+        prefix, colon, rest = name.partition(":")
+        if colon and rest and f"{prefix}:" in self.entries():
+            adapter: Any = self.get(f"{prefix}:")
+            adapted: type[Any] = adapter.adapt(rest)
+            return adapted
+        raise unknown(self.kind if self.kind != "dataset" else "data set", name, self.entries())
+
+    def _plugin_modules(self) -> list[str]:
+        """Module names of all plug-ins, built-ins first; a bare checkout's source roots are put on the path."""
+        if importlib.util.find_spec(self.builtin) is None:
+            root = Path(__file__).resolve().parent.parent / self.group.removeprefix("wsolbench.")
+            if (root / self.builtin).is_dir():
+                sys.path.append(str(root))
+        modules = [self.builtin, *(point.value for point in entry_points(group=self.group))]
+        return list(dict.fromkeys(modules))
+
+
+def _scan(module: str, decorator: str) -> list[Entry]:
+    """Registrations in a module or in the files of a package, found in source."""
+    try:
+        spec = importlib.util.find_spec(module)
+    except ModuleNotFoundError:
+        spec = None
+    if spec is None:
+        raise UsageError(f"plug-in module '{module}' is announced by an installed package but cannot be found")
+    if spec.submodule_search_locations:
+        files = [
+            (f"{module}.{path.stem}" if path.stem != "__init__" else module, path)
+            for folder in spec.submodule_search_locations
+            for path in sorted(Path(folder).glob("*.py"))
+        ]
+    else:
+        files = [(module, Path(spec.origin or ""))]
+    return [entry for name, path in files for entry in _scan_file(name, path, decorator)]
+
+
+def _scan_file(module: str, path: Path, decorator: str) -> list[Entry]:
+    source = path.read_text(encoding="utf-8")
+    if decorator not in source:
+        return []
+    entries = []
+    for node in ast.parse(source, str(path)).body:
+        if not isinstance(node, ast.ClassDef):
+            continue
+        for call in node.decorator_list:
+            name = _registered_name(call, decorator)
+            if name is None:
+                continue
+            summary = (ast.get_docstring(node) or "").split("\n")[0]
+            entries.append(Entry(name, module, node.name, summary, path, node.lineno))
+    return entries
+
+
+def _registered_name(call: ast.expr, decorator: str) -> str | None:
+    if not isinstance(call, ast.Call):
+        return None
+    called = call.func.attr if isinstance(call.func, ast.Attribute) else getattr(call.func, "id", "")
+    if called != decorator or not call.args or not isinstance(call.args[0], ast.Constant):
+        return None
+    return str(call.args[0].value)
+
+
+METHODS = Registry("method", "wsolbench_methods")
+DATASETS = Registry("dataset", "wsolbench_datasets")
+register_method = partial(METHODS.register)
+register_dataset = partial(DATASETS.register)
+
+
+def list_methods() -> list[str]:
+    """Names of all methods that can be created."""
+    return METHODS.names()
+
+
+def list_datasets() -> list[str]:
+    """Names of all data sets that can be created."""
+    return DATASETS.names()
+
+
+def slug(name: str) -> str:
+    """A name as a folder: no separators, no colon.
+
+    >>> slug("gradcam-pkg:EigenCAM")
+    'gradcam-pkg-EigenCAM'
+    """
+    return "".join(character if character.isalnum() or character in "-_." else "-" for character in name).lstrip(".")
