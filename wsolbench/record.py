@@ -1,0 +1,54 @@
+"""`RunRecord`: the schema-versioned summary of a finished run; written last, its presence means done."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+SCHEMA = 1
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One number and who chose what it depends on. Values of different selectors never share a column."""
+
+    metric: str  # "Top-1 Cls", "GT-known", "Top-1 Loc", "MaxBoxAccV2@.5", ...
+    value: float  # fraction in [0, 1]
+    low: float | None = None  # 95 % bootstrap interval over images
+    high: float | None = None
+    threshold: float | None = None
+    threshold_by: str | None = None  # val-boxes | test-oracle | None: the metric has no threshold
+    oracle: bool = False  # test boxes chose its threshold; set by the code path that read them
+
+    @property
+    def column(self) -> str:
+        """Column title: metric@selector.
+
+        >>> Cell("GT-known", 0.5, threshold_by="val-boxes").column
+        'GT-known@val'
+        """
+        if self.threshold_by is None:
+            return self.metric
+        return f"{self.metric}@{'val' if self.threshold_by == 'val-boxes' else self.threshold_by}"
+
+
+@dataclass
+class RunRecord:
+    """What a run was and what came out. Field names are the keys of `record.json`."""
+
+    method: str
+    dataset: str
+    backbone: str  # "-" for methods without a network
+    protocol: str
+    seed: int
+    hash: str
+    config: dict[str, Any]
+    cells: list[Cell]
+    ledger: dict[str, Any]  # what touched the numbers: labels, boxes of which split for what, weights, seeds
+    cost: dict[
+        str, float | None
+    ]  # train_seconds, train_images_per_second, eval_images_per_second, parameters, trainable
+    provenance: dict[str, Any]  # commit, dirty, versions, device, created, weights_sha256, data_fingerprint
+    test_selected: bool = False  # the checkpoint or hyper-parameters saw test boxes: marks the row
+    notes: list[str] = field(default_factory=list)
+    schema: int = SCHEMA
