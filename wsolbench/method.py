@@ -34,7 +34,9 @@ class Method(nn.Module, ABC):
 
     Config: ClassVar[type] = NoConfig
     """A small dataclass of hyper-parameters; not frozen (the config system overrides it), Enum instead of Literal."""
-    training: Training = "own"
+    # A class attribute by contract. torch.nn.Module gives each *instance* a bool of the same name (train / eval mode),
+    # so it is read off the class, and the engine asks `training_for`.
+    training: ClassVar[Training] = "own"  # type: ignore[misc, assignment]
     """own: trained by `loss`; classifier: reads a shared trained classifier (see `PostHoc`); none: nothing is trained."""
     needs: ClassVar[frozenset[str]] = frozenset()
     """What else it needs, e.g. "gradients" at test time."""
@@ -59,6 +61,11 @@ class Method(nn.Module, ABC):
         self.pretrained = pretrained
         self.class_names = class_names
 
+    @classmethod
+    def training_for(cls, backbone: str | None) -> Training:
+        """How the method is trained on this backbone; differs from `training` only where the backbone decides."""
+        return cls.training
+
     @abstractmethod
     def loss(self, batch: Batch) -> dict[str, Tensor]:
         """Named scalar losses, already weighted; the training loss is their sum."""
@@ -70,7 +77,6 @@ class Method(nn.Module, ABC):
         Works under grad, no_grad and inference_mode, and leaves every parameter's `.grad` alone.
         """
 
-    @final
     def forward(self, batch: Batch) -> dict[str, Tensor]:
         """Equal `loss`, so that the hooks of DistributedDataParallel run."""
         return self.loss(batch)
@@ -95,7 +101,7 @@ class PostHoc(Method):
     Subclasses set `self.classifier`, a module mapping images [B, C, H, W] to logits [B, K].
     """
 
-    training: Training = "classifier"
+    training: ClassVar[Training] = "classifier"  # type: ignore[misc]
     classifier: nn.Module
 
     @final
@@ -107,7 +113,7 @@ class PostHoc(Method):
 class Untrained(Method):
     """Abstract base of methods that train nothing: controls and trivial baselines."""
 
-    training: Training = "none"
+    training: ClassVar[Training] = "none"  # type: ignore[misc]
 
     @final
     def loss(self, batch: Batch) -> dict[str, Tensor]:
@@ -146,7 +152,7 @@ def decay_groups(
 
 def true_or_predicted(logits_BK: Tensor, labels_B: Tensor | None) -> Tensor:
     """The classes whose maps are wanted: the labels where given, else the arg-max of the logits."""
-    return cast(Tensor, logits_BK.argmax(1)) if labels_B is None else labels_B
+    return logits_BK.argmax(1) if labels_B is None else labels_B
 
 
 def create_method(
