@@ -226,7 +226,9 @@ def check_maps(maps: Array, ndim: int = 3) -> npt.NDArray[np.float64]:
     if values.dtype != np.float64:
         raise TypeError(f"expected float64 score maps, got {values.dtype}: use wsolbench.boxes.normalize_maps")
     if values.ndim != ndim or 0 in values.shape[-2:]:
-        raise ValueError(f"expected score maps of shape {'[B, H, W]' if ndim == 3 else '[H, W]'}, got {list(values.shape)}")
+        raise ValueError(
+            f"expected score maps of shape {'[B, H, W]' if ndim == 3 else '[H, W]'}, got {list(values.shape)}"
+        )
     if values.size:
         low, high = values.min(), values.max()
         if np.isnan(low):

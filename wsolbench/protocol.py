@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from wsolbench.config import Budget, ProtocolConfig, TrainConfig
+from wsolbench.config import CHECKPOINT_SELECTORS, THRESHOLD_SELECTORS, Budget, ProtocolConfig, TrainConfig
 from wsolbench.data import Split, stable_seed
 from wsolbench.errors import UsageError, unknown
 from wsolbench.types import Annotation
@@ -14,8 +14,7 @@ from wsolbench.types import Annotation
 if TYPE_CHECKING:
     from wsolbench.levels import Levels
 
-CHECKPOINT_SELECTORS = ("last",)
-THRESHOLD_SELECTORS = {"val-boxes": "val", "test-oracle": "test"}  # name -> the split whose boxes it looks at
+SPLIT_OF = {"val-boxes": "val", "test-oracle": "test"}  # threshold selector -> the split whose boxes it looks at
 
 
 def check_protocol(protocol: ProtocolConfig) -> None:
@@ -137,7 +136,7 @@ class AnnotationReader:
 
     def choose_threshold(self, selector: str, levels: Mapping[str, Levels], interval: float) -> Threshold:
         """The threshold with the best box accuracy (IoU .5, largest contour; the first wins a tie) for a selector."""
-        name = THRESHOLD_SELECTORS[selector]
+        name = SPLIT_OF[selector]
         oracle = self.choose_on(name, levels[name], "threshold selection")
         return Threshold(levels[name].select_threshold(0.5, "single", interval), selector, oracle)
 

@@ -20,8 +20,6 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from omegaconf import OmegaConf
-
 from wsolbench.errors import UsageError, WsolbenchError
 from wsolbench.registry import slug
 
@@ -184,7 +182,7 @@ class RunDirectory:
                 return handle
             os.close(handle)
 
-    def begin(self, config: Any, environment: dict[str, Any]) -> None:
+    def begin(self, config_yaml: str, environment: dict[str, Any]) -> None:
         """Claim the directory for this run, or take up where an interrupted run with the same hash left off."""
         config_file = self.path / "config.yaml"
         present = sorted(path.name for path in self.path.iterdir() if path.name != ".lock" and path.suffix != ".tmp")
@@ -201,8 +199,7 @@ class RunDirectory:
                 "move it away, or write to another --out"
             )
         else:
-            text = OmegaConf.to_yaml(OmegaConf.create(plain(config)))
-            write_text(config_file, f"{self._header()}\n{text}")
+            write_text(config_file, f"{self._header()}\n{config_yaml}")
         write_json(self.path / "env.json", environment)
 
     def clear(self) -> None:
