@@ -1,0 +1,327 @@
+"""What an evaluation stores per image, so that every protocol is a look-up and needs no second forward pass.
+
+A quantised map has at most 255 binary maps, so "correct at this IoU" is 255 bits per IoU and contour mode, whatever the
+thresholds: about 200 bytes an image hold MaxBoxAcc, MaxBoxAccV2, GT-known and Top-k Loc at any threshold, oracle or
+chosen elsewhere, Otsu per image, and their bootstrap intervals. Numbers equal those of `wsolbench.metrics` exactly.
+"""
+# n images, B images of a batch, I IoU levels, L = 255 levels, M contour modes, T thresholds, R resamples
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any, Literal, Self, TypeAlias, cast
+
+import numpy as np
+import numpy.typing as npt
+
+from wsolbench.boxes import (
+    LEVELS,
+    Array,
+    Contours,
+    best_iou_per_level,
+    check_contours,
+    check_maps,
+    level_of,
+    otsu_level,
+    quantize,
+    threshold_grid,
+    to_numpy,
+)
+from wsolbench.errors import UsageError, unknown
+from wsolbench.metrics.functional import (
+    BoxSummary,
+    PixelSummary,
+    pixel_histograms,
+    summarize_boxes,
+    summarize_pixels,
+)
+
+IOUS = (0.3, 0.5, 0.7)
+PIXEL_INTERVAL = 0.001
+SCHEMA = 1
+
+Floats: TypeAlias = npt.NDArray[np.float64]
+Statistic: TypeAlias = Callable[[npt.NDArray[np.float32]], Floats]
+
+
+@dataclass(frozen=True, eq=False)
+class Levels:
+    """Outcomes of the n images of one split, in order; made by `score_maps`, kept by `save_levels`."""
+
+    ids: npt.NDArray[np.str_]  # [n]
+    labels: npt.NDArray[np.int32]  # [n]
+    ranks: npt.NDArray[np.int32]  # [n] classes before the label; -1: no class scores
+    predictions: npt.NDArray[np.int32]  # [n] predicted class; -1: no class scores
+    qmax: npt.NDArray[np.uint8]  # [n] largest quantised value of the map
+    otsu: npt.NDArray[np.uint8]  # [n] Otsu level of the quantised map
+    packed: npt.NDArray[np.uint8]  # [n, 2, 3, 32] single and multi x IOUS x 255 levels, packed bits
+    foreground: npt.NDArray[np.int64] | None = None  # [1002] pooled pixel histograms of PxAP, where masks exist
+    background: npt.NDArray[np.int64] | None = None
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    @classmethod
+    def concat(cls, parts: Sequence[Self]) -> Self:
+        """Join batches or shards of one split; all or none of them hold pixel histograms."""
+        if not parts:
+            raise ValueError("expected at least one part, got none")
+        if len({part.foreground is None for part in parts}) > 1:
+            raise ValueError("expected masks for all parts or for none")
+        joined: dict[str, Any] = {}
+        for name in (field.name for field in fields(cls)):
+            columns = [getattr(part, name) for part in parts]
+            pooled = name in ("foreground", "background")
+            joined[name] = columns[0] if columns[0] is None else sum(columns) if pooled else np.concatenate(columns)
+        return cls(**joined)
+
+    # --- per image -------------------------------------------------------------------------------------------------
+
+    def hits_per_level(self, iou: float = 0.5, contours: Contours = "single") -> npt.NDArray[np.bool_]:
+        """Say which images are correct at each level of their own quantised map: bool [n, 255]."""
+        if iou not in IOUS:
+            raise unknown("IoU level", str(iou), map(str, IOUS))
+        check_contours(contours)
+        bits = np.unpackbits(self.packed[:, int(contours == "multi"), IOUS.index(iou)], axis=-1, count=LEVELS)
+        return bits.view(np.bool_)
+
+    def hits(self, thresholds: npt.ArrayLike, iou: float = 0.5, contours: Contours = "single") -> npt.NDArray[np.bool_]:
+        """Say which images are correct at each threshold: bool [n, T], or [n] for one number."""
+        levels = level_of(thresholds, self.qmax)
+        columns = levels.reshape(len(self), math.prod(levels.shape[1:]))
+        found = np.take_along_axis(self.hits_per_level(iou, contours), columns, axis=1)
+        return found.reshape(levels.shape)
+
+    def hits_otsu(self, iou: float = 0.5, contours: Contours = "single") -> npt.NDArray[np.bool_]:
+        """Say which images are correct when each map is cut at its own Otsu level: bool [n]."""
+        return np.take_along_axis(self.hits_per_level(iou, contours), self.otsu[:, None].astype(np.int64), axis=1)[:, 0]
+
+    def in_top(self, k: int) -> npt.NDArray[np.bool_]:
+        """Say whose label is among the k highest class scores: bool [n]; `UsageError` without class scores."""
+        if (self.ranks < 0).any():
+            raise UsageError("no class scores were stored: Top-k needs a method with a classifier, or another's logits")
+        return self.ranks < k
+
+    # --- accuracies, fractions in [0, 1] ---------------------------------------------------------------------------
+
+    def box_accuracy(self, thresholds: npt.ArrayLike, iou: float = 0.5, contours: Contours = "single") -> Floats:
+        """Return the box accuracy at each threshold, float64 [T] (a number for one)."""
+        return np.asarray(self.hits(thresholds, iou, contours).sum(0) / self._count(), np.float64)
+
+    def box_summary(
+        self, contours: Contours = "single", ious: Sequence[float] = (0.5,), interval: float = 0.01
+    ) -> BoxSummary:
+        """Return what `MaxBoxAcc(contours, ious, interval)` computes: value, per IoU, hits, best thresholds."""
+        grid = threshold_grid(interval)
+        hits_IT = np.stack([self.hits(grid, iou, contours).sum(0) for iou in ious])
+        return summarize_boxes(hits_IT, len(self), ious, grid)
+
+    def max_box_acc(
+        self, contours: Contours = "single", ious: Sequence[float] = (0.5,), interval: float = 0.01
+    ) -> float:
+        """Return MaxBoxAcc: the threshold is the best one on these images (an oracle) for each IoU level."""
+        return self.box_summary(contours, ious, interval)["value"]
+
+    def max_box_acc_v2(self) -> float:
+        """Return MaxBoxAccV2: every contour, 1,000 thresholds, mean of the maxima at IoU .3, .5, .7."""
+        return self.max_box_acc("multi", IOUS, 0.001)
+
+    def select_threshold(self, iou: float = 0.5, contours: Contours = "single", interval: float = 0.01) -> float:
+        """Return the threshold with the best box accuracy on these images; the first one wins a tie."""
+        return self.box_summary(contours, (iou,), interval)["best_thresholds"][iou]
+
+    def gt_known_loc(
+        self,
+        threshold: float | Literal["oracle"],
+        iou: float = 0.5,
+        contours: Contours = "single",
+        interval: float = 0.01,
+    ) -> float:
+        """Return GT-known Loc at a threshold chosen elsewhere, or at the one that is best on these images."""
+        at = self.select_threshold(iou, contours, interval) if threshold == "oracle" else threshold
+        return float(self.box_accuracy(at, iou, contours))
+
+    def topk_loc(
+        self,
+        k: int,
+        threshold: float | Literal["oracle"],
+        iou: float = 0.5,
+        contours: Contours = "single",
+        interval: float = 0.01,
+    ) -> float:
+        """Return Top-k Loc at a threshold chosen elsewhere, or at the one best for GT-known Loc on these images."""
+        at = self.select_threshold(iou, contours, interval) if threshold == "oracle" else threshold
+        return int((self.hits(at, iou, contours) & self.in_top(k)).sum()) / self._count()
+
+    def topk_accuracy(self, k: int) -> float:
+        """Return the classification accuracy: share of labels among the k highest class scores."""
+        return int(self.in_top(k).sum()) / self._count()
+
+    def pxap(self) -> PixelSummary | None:
+        """Return PxAP, peak IoU and their curves, or None where the split has no masks."""
+        if self.foreground is None or self.background is None:
+            return None
+        return summarize_pixels(self.foreground, self.background, PIXEL_INTERVAL)
+
+    def bootstrap(self, statistic: Statistic, n: int = 1000, seed: int = 0) -> tuple[float, float]:
+        """Return the 95 % percentile interval of a statistic over n resamples of the images.
+
+        The same seed draws the same images for every `Levels` of as many images, so intervals of paired differences
+        are differences of these draws. `statistic` maps how often each image was drawn, float32 [R, n], to values [R]:
+        see `mean_of` and `best_of`.
+
+        >>> one = np.ones((4, 1, 8, 8)) * np.pad(np.ones((3, 4)), ((2, 3), (2, 2)))
+        >>> box = np.array([[2, 2, 6, 5]])
+        >>> levels = Levels.concat([score_maps(m, [box], [0], None, None, [str(i)]) for i, m in enumerate(one)])
+        >>> levels.bootstrap(mean_of(levels.hits(0.4)))
+        (1.0, 1.0)
+        """
+        rng, count = np.random.default_rng(seed), self._count()
+        values = []
+        for start in range(0, n, 50):  # in pieces: 1,000 resamples of ImageNet's images would take 200 MB
+            drawn = [np.bincount(rng.integers(count, size=count), minlength=count) for _ in range(min(50, n - start))]
+            values.append(statistic(np.stack(drawn).astype(np.float32)))
+        low, high = np.percentile(np.concatenate(values), [2.5, 97.5])
+        return float(low), float(high)
+
+    def _count(self) -> int:
+        if not len(self):
+            raise ValueError("expected at least one image, got none")
+        return len(self)
+
+
+# --- statistics for `Levels.bootstrap` -------------------------------------------------------------------------------
+
+
+def mean_of(outcomes_n: npt.NDArray[np.bool_]) -> Statistic:
+    """Return the statistic "share of correct images", for accuracies at a fixed threshold.
+
+    >>> mean_of(np.array([True, False]))(np.array([[2, 0], [1, 1]], np.float32)).tolist()
+    [1.0, 0.5]
+    """
+    return best_of(outcomes_n[:, None])
+
+
+def best_of(*hits_nT: npt.NDArray[np.bool_], read_nT: npt.NDArray[np.bool_] | None = None) -> Statistic:
+    """Return the statistic of an oracle cell: the best threshold is chosen anew in every resample.
+
+    Several matrices (one per IoU level) are maximised separately, then averaged, as in MaxBoxAccV2. With `read_nT` the
+    threshold is chosen by the one matrix `hits_nT` and the value read from the other: Top-k Loc chosen by GT-known Loc.
+
+    >>> best_of(np.array([[True, False], [False, True]]))(np.array([[2, 0], [1, 1]], np.float32)).tolist()
+    [1.0, 0.5]
+    """
+    if read_nT is not None and len(hits_nT) != 1:
+        raise ValueError(f"expected one matrix to choose by when another is read, got {len(hits_nT)}")
+    # float32 products are exact: all sums are integers below 2 ** 24; equal columns are kept once, the first of them
+    chosen, kept = zip(*(_distinct(hits, read_nT) for hits in hits_nT), strict=True)
+    read = None if read_nT is None else read_nT[:, kept[0]].astype(np.float32)
+
+    def statistic(drawn_Rn: npt.NDArray[np.float32]) -> Floats:
+        counts = [drawn_Rn @ hits for hits in chosen]
+        if read is not None:
+            at_R = counts[0].argmax(1)
+            best = [np.take_along_axis(drawn_Rn @ read, at_R[:, None], axis=1)[:, 0]]
+        else:
+            best = [count.max(1) for count in counts]
+        values: Floats = np.mean(np.stack(best).astype(np.float64), axis=0) / drawn_Rn.sum(1, dtype=np.float64)
+        return values
+
+    return statistic
+
+
+def _distinct(
+    hits_nT: npt.NDArray[np.bool_], read_nT: npt.NDArray[np.bool_] | None
+) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.int64]]:
+    """Return the distinct columns in order as float32, and their indices: 1,000 thresholds cut a map in 255 ways."""
+    both = hits_nT if read_nT is None else np.concatenate([hits_nT, read_nT])
+    changes = np.append(True, (both[:, 1:] != both[:, :-1]).any(0))
+    kept = np.flatnonzero(changes)
+    return hits_nT[:, kept].astype(np.float32), kept
+
+
+# --- making, keeping -------------------------------------------------------------------------------------------------
+
+
+def score_maps(
+    maps_BHW: Array,
+    boxes: Sequence[Array],
+    labels: Array | Sequence[int],
+    ranks: Array | Sequence[int] | None,
+    predictions: Array | Sequence[int] | None,
+    ids: Sequence[str],
+    masks: Array | None = None,
+    threads: int = 1,
+) -> Levels:
+    """Score a batch: everything that is stored of its images.
+
+    Args:
+        maps_BHW: float64 score maps in [0, 1] (`wsolbench.boxes.normalize_maps`).
+        boxes: per image its integer boxes [N, 4], in the frame of the maps.
+        labels: class per image.
+        ranks: rank of the label per image (`wsolbench.metrics.label_rank`); None without a classifier.
+        predictions: predicted class per image; None without a classifier.
+        ids: image ids.
+        masks: [B, H, W] of 1 object, 0 background, 255 ignored, for PxAP; None without masks.
+        threads: how many images are worked on at a time.
+    """
+    maps = check_maps(maps_BHW)
+    q = quantize(maps)
+    correct = best_iou_per_level(maps, boxes, "both", threads)[:, :, None] >= np.array(IOUS)[:, None]  # [M, B, I, L]
+    pixels = (None, None) if masks is None else pixel_histograms(maps, to_numpy(masks), PIXEL_INTERVAL)
+    return Levels(
+        np.array(list(ids), np.str_),
+        _column(labels, len(q), "labels"),
+        _column(ranks, len(q), "ranks"),
+        _column(predictions, len(q), "predictions"),
+        q.max(axis=(1, 2)),
+        np.array([otsu_level(one) for one in q], np.uint8),
+        np.packbits(np.moveaxis(correct, 0, 1), axis=-1),
+        *pixels,
+    )
+
+
+def save_levels(path: str | Path, splits: Mapping[str, Levels]) -> None:
+    """Write the outcomes of several splits to one .npz; atomic, and the same outcomes give the same bytes."""
+    arrays: dict[str, Any] = {"schema": np.array(SCHEMA)}
+    for split, levels in splits.items():
+        for name in (field.name for field in fields(Levels)):
+            if (value := getattr(levels, name)) is not None:
+                arrays[f"{split}/{name}"] = value
+    path = Path(path)
+    # beside the target, so that the rename stays on one file system; not tempfile: it would hide results from a group
+    partial = path.with_name(f".{path.name}.{os.getpid()}.part")
+    try:
+        with partial.open("wb") as file:
+            np.savez_compressed(file, **arrays)
+        os.replace(partial, path)
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+def load_levels(path: str | Path) -> dict[str, Levels]:
+    """Read what `save_levels` wrote, by split; nothing in the file is executed."""
+    with np.load(path, allow_pickle=False) as file:
+        if "schema" not in file or int(file["schema"]) != SCHEMA:
+            raise UsageError(f"{path} is not a file of stored outcomes of schema {SCHEMA}: score the maps again")
+        splits: dict[str, dict[str, Any]] = {}
+        for key in file.files:
+            if key != "schema":
+                split, _, name = key.rpartition("/")
+                splits.setdefault(split, {})[name] = file[key]
+    return {split: Levels(**columns) for split, columns in splits.items()}
+
+
+def _column(values: Array | Sequence[int] | None, count: int, what: str) -> npt.NDArray[np.int32]:
+    if values is None:
+        return np.full(count, -1, np.int32)
+    column = np.array(values, np.int64) if isinstance(values, list | tuple) else to_numpy(cast(Array, values))
+    if column.dtype.kind not in "iu":
+        raise TypeError(f"expected integer {what}, got {column.dtype}")
+    if column.shape != (count,):
+        raise ValueError(f"expected {what} of shape [{count}], got {list(column.shape)}")
+    return column.astype(np.int32)
