@@ -12,12 +12,12 @@ import statistics
 import sys
 from collections import defaultdict
 from collections.abc import Callable, Hashable, Iterable, Sequence
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from wsolbench.errors import WsolbenchError, unknown
-from wsolbench.record import SCHEMA, Cell, RunRecord
+from wsolbench.record import Cell, RunRecord, read_record
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -135,31 +135,10 @@ def load_records(results: Path, on_skip: Callable[[str], None] = _warn) -> list[
         if "_classifiers" in path.relative_to(base).parts:
             continue
         try:
-            records.append(_read(path))
+            records.append(read_record(path))
         except WsolbenchError as error:
             on_skip(f"{error}; it is left out")
     return records
-
-
-def _read(path: Path) -> RunRecord:
-    """Read one record; errors name the file."""
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
-        raise WsolbenchError(f"record '{path}' is damaged ({type(error).__name__}: {error})") from error
-    schema = content.get("schema") if isinstance(content, dict) else None
-    if not isinstance(schema, int):
-        raise WsolbenchError(f"'{path}' is not a run record of wsolbench: it has no schema number")
-    if schema > SCHEMA:
-        raise WsolbenchError(
-            f"record '{path}' has schema {schema}, newer than the {SCHEMA} this version reads: update wsolbench"
-        )
-    known = {entry.name for entry in fields(RunRecord)}
-    try:
-        cells = [Cell(**cell) for cell in content["cells"]]
-        return RunRecord(**{key: value for key, value in content.items() if key in known} | {"cells": cells})
-    except (TypeError, KeyError) as error:
-        raise WsolbenchError(f"record '{path}' is damaged ({type(error).__name__}: {error})") from error
 
 
 def summarise(records: Iterable[RunRecord]) -> list[Group]:

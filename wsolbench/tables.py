@@ -195,7 +195,8 @@ def to_csv(groups: Sequence[Group], command: str | None = None) -> str:
                 "device": device(record),
             }
             rows.append(values | ({"command": command} if command else {}))
-    return pd.DataFrame(rows).convert_dtypes(convert_floating=False).to_csv(index=False, lineterminator="\n")
+    # As objects: a missing value must not turn a column of integers into floats.
+    return pd.DataFrame(rows, dtype=object).to_csv(index=False, lineterminator="\n")
 
 
 def print_groups(groups: Sequence[Group], console: Console | None = None) -> None:
