@@ -205,6 +205,22 @@ def test_runs_of_different_devices_are_not_averaged() -> None:
     assert sorted(row.label for row in group.rows) == ["cam (device=NVIDIA H200)", "cam (device=cpu)"]
 
 
+def test_runs_from_different_weights_or_method_versions_are_not_averaged() -> None:
+    other_weights, other_version = record(seed=1), record(seed=2)
+    other_weights.provenance["weights_sha256"] = "0123456789abcdef"
+    other_version.provenance["method_version"] = 2
+    [group] = summarise([record(), other_weights, other_version])
+    assert all(row.values[GT].n == 1 for row in group.rows)
+    assert len({row.label for row in group.rows}) == 3
+
+
+def test_what_a_record_notes_stands_below_its_table() -> None:
+    noted = record()
+    noted.notes.append("training was cut short.")
+    [group] = summarise([noted])
+    assert group.notes == ("cam: training was cut short",)
+
+
 def test_a_seed_counts_once_and_the_newest_is_said_to_be_shown() -> None:
     [group] = summarise([record(gt_known=0.9, created="2026-02-01"), record(gt_known=0.1, created="2026-01-01")])
     [row] = group.rows
@@ -337,7 +353,7 @@ def test_markdown_reads_as_expected() -> None:
     assert below[3].startswith("| center-box (ref) | fixed | - | 30.0 [28.0, 33.0] | - |")
     assert "data fingerprint f00d; 600 test images; commit c0ffee; seed 0; device cpu." in text
     assert "@val: the boxes of val chose the threshold" in text
-    assert "† test boxes choose the threshold" in text
+    assert "† test boxes or masks choose the threshold" in text
 
 
 def test_csv_is_tidy_and_keeps_full_precision() -> None:

@@ -283,6 +283,7 @@ def setting(batch_size: int, method: str = "center-box", module: str = "wsolbenc
     return Setting(module, method, {}, None, TrainConfig(), LOCALIZE, batch_size, (512, 512), 2, 1)
 
 
+@pytest.mark.slow
 def test_memory_of_each_setting_is_its_own() -> None:
     big, small, missing = cpu_peaks([setting(64), setting(1), setting(1, "no-such-method")])
     assert big.peak is not None

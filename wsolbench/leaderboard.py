@@ -217,11 +217,9 @@ def untrained(record: RunRecord) -> bool:
 
 
 def device(record: RunRecord) -> str:
-    """The device a run used, as one text."""
-    value = record.provenance.get("device")
-    if isinstance(value, dict):
-        value = value.get("name") or " ".join(map(str, value.values()))
-    return str(value or "unknown device")
+    """The device a run used and its name, as one text."""
+    kind, name = record.provenance.get("device"), record.provenance.get("device_name")
+    return f"{kind or 'unknown device'} ({name})" if name else str(kind or "unknown device")
 
 
 def _identity(record: RunRecord) -> dict[str, Hashable]:
@@ -229,8 +227,9 @@ def _identity(record: RunRecord) -> dict[str, Hashable]:
     options = {key: value for key, value in _flat(record.config).items() if not _IDLE.fullmatch(key)}
     if untrained(record):  # a sweep over training settings does not make a second centre box
         options = {key: value for key, value in options.items() if not key.startswith("train.")}
-    version = record.provenance.get("method_version")
-    return options | {"device": device(record)} | ({} if version is None else {"version": version})
+    weights = str(record.provenance.get("weights_sha256") or "none")[:8]
+    version = str(record.provenance.get("method_version"))
+    return options | {"device": device(record), "weights": weights, "version": version}
 
 
 def _differences(options: Sequence[dict[str, Hashable]], limit: int = 3) -> list[str]:
@@ -253,7 +252,8 @@ def _rows(records: Sequence[RunRecord]) -> tuple[list[Row], list[str]]:
     for record in records:
         identity = tuple(sorted(_identity(record).items(), key=lambda item: item[0]))
         by_method[record.method][identity].append(record)
-    rows, notes = [], []
+    rows: list[Row] = []
+    notes: list[str] = []
     for method, variants in by_method.items():
         suffixes = _differences([dict(identity) for identity in variants])
         for runs, suffix in zip(variants.values(), suffixes, strict=True):
@@ -261,6 +261,7 @@ def _rows(records: Sequence[RunRecord]) -> tuple[list[Row], list[str]]:
                 suffix = ", ".join(filter(None, (suffix, runs[0].hash[:8])))
             row, dropped = _row(method, suffix, runs)
             rows.append(row)
+            notes += dict.fromkeys(f"{row.label}: {note.rstrip('.')}" for run in row.records for note in run.notes)
             if dropped:
                 notes.append(
                     f"{row.label}: {dropped} older record(s) of the same configuration and seed are not shown; "

@@ -23,6 +23,7 @@ from wsolbench.method import Method, create_method
 from wsolbench.types import Batch
 
 WARMUP = 3  # untimed calls: lazy initialisation, caches, autotuning
+FEWEST = 20  # durations from which a narrow interval is believed; it is looked at after every call
 PRECISION = 0.03  # stop when the 95 % interval of the median is within this share of it
 LOCALIZE, TRAIN = "localize", "train step"
 
@@ -68,7 +69,9 @@ class Measurement:
     calls: int = 0
     settled: bool = False
     peak_memory_mib: float | None = None
-    memory_floor_mib: float | None = None  # of the peak, what was taken before the method was built
+    memory_floor_mib: float | None = (
+        None  # of the peak, what was there once the method was built: weights, on CPU libraries too
+    )
     memory_is: str = ""  # what the peak counts, see `wsolbench.profile_memory`
     parameters: int = 0
     trainable: int = 0
@@ -89,7 +92,7 @@ def is_settled(seconds: Sequence[float]) -> bool:
     n = len(seconds)
     reach = 0.98 * n**0.5
     low, high = int(n / 2 - reach) - 1, int(n / 2 + reach) + 1
-    if low < 0 or high >= n:
+    if n < FEWEST:
         return False
     ordered = sorted(seconds)
     return ordered[high] - ordered[low] <= 2 * PRECISION * median(ordered)

@@ -2,7 +2,8 @@
 
 CUDA: `max_memory_allocated` with no other method on the device: weights, optimizer state, activations and images, without
 the context and without what the caching allocator keeps in reserve. CPU: peak resident memory of a process of its own,
-which includes the interpreter and torch; that floor is reported beside it. In one shared process the peak would be that of
+which includes the interpreter and its libraries. Beside either stands the floor: the same figure once the method was built
+and before its first call. In one shared process the peak would be that of
 the hungriest call before. A child is forked from a process that has imported torch but computed nothing with it, since
 threads that have once run do not survive a fork.
 """
@@ -108,10 +109,10 @@ def _cuda_peak(
     for _, other in built:
         other.to("cpu")
     torch.cuda.empty_cache()
-    floor = torch.cuda.memory_allocated(device)
     torch.cuda.reset_peak_memory_stats(device)
     try:
         method.to(device)
+        floor = torch.cuda.memory_allocated(device)
         batch = random_batch(line.batch_size, size_HW, num_classes, device)
         subject = subject_of(method, line.work, batch, config.train)
         for _ in range(CALLS):
@@ -171,10 +172,10 @@ def _peak(setting: Setting) -> Peak:
     try:
         importlib.import_module(setting.module)
         torch.set_num_threads(setting.threads)
-        floor = _peak_rss_mib()
         method = create_method(
             setting.method, num_classes=setting.num_classes, backbone=setting.backbone, **setting.options
         )
+        floor = _peak_rss_mib()
         batch = random_batch(setting.batch_size, setting.size_HW, setting.num_classes, torch.device("cpu"))
         subject = subject_of(method, setting.work, batch, setting.train)
         for _ in range(CALLS):

@@ -41,7 +41,7 @@ def print_profile(lines: Sequence[Measurement], device: torch.device) -> None:
             ]
         table.add_row(
             *map(Text, (line.method, line.backbone, line.work, str(line.batch_size), *figures)),
-            "-" if line.peak_memory_mib is None else f"{line.peak_memory_mib:,.0f}",
+            _memory(line),
             _count(line.parameters),
             _count(line.trainable),
             end_section=(line.work, line.batch_size) != (following.work, following.batch_size),
@@ -60,10 +60,9 @@ def _captions(lines: Sequence[Measurement], device: torch.device) -> list[str]:
     if any(line.median_ms is not None and not line.settled for line in lines):
         captions.append(f"~ the time ran out before the median was known to {PRECISION:.0%}.")
     kinds = dict.fromkeys(line.memory_is for line in lines if line.peak_memory_mib is not None)
-    floors = [line.memory_floor_mib for line in lines if line.memory_floor_mib]
     if kinds:
-        floor = f", about {min(floors):,.0f} MiB of it before the method was built" if floors else ""
-        captions.append(f"Peak memory is {' or '.join(kinds)}{floor}.")
+        share = "in brackets what the calls added to weights" + (" and libraries" if device.type == "cpu" else "")
+        captions.append(f"Peak memory is {' or '.join(kinds)}, {share}.")
     reasons = dict.fromkeys(line.memory_is for line in lines if line.memory_is.startswith("not measured"))
     captions += [f"Peak memory {reason}." for reason in reasons]
     captions += [
@@ -77,6 +76,12 @@ def _short(value: float | None) -> str:
     if value is None:
         return "-"
     return f"{value:,.0f}" if value >= 100 else f"{value:.1f}" if value >= 10 else f"{value:.2f}"
+
+
+def _memory(line: Measurement) -> str:
+    if line.peak_memory_mib is None:
+        return "-"
+    return f"{line.peak_memory_mib:,.0f} (+{line.peak_memory_mib - (line.memory_floor_mib or 0):,.0f})"
 
 
 def _count(value: int) -> str:

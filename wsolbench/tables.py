@@ -17,7 +17,7 @@ COSTS = {"train_seconds": "train s", "eval_images_per_second": "images/s", "para
 
 # What a narrow terminal can miss first; the other formats always show everything.
 _DISPENSABLE = (
-    "Top-5 Cls", "MaxBoxAccV2@.3", "MaxBoxAccV2@.7", "MaxBoxAccV2@.5", "parameters", "eval_images_per_second",
+    "pIoU", "Top-5 Cls", "MaxBoxAccV2@.3", "MaxBoxAccV2@.7", "MaxBoxAccV2@.5", "parameters", "eval_images_per_second",
     "MaxBoxAcc", "PxAP", "Top-5 Loc", "train_seconds", "Top-1 Cls", "MaxBoxAccV2",
 )  # fmt: skip
 
@@ -114,7 +114,7 @@ def legend(groups: Sequence[Group], best: str = "*") -> list[str]:
     if any(column.title.endswith("@val") for column in columns):
         lines.append("@val: the boxes of val chose the threshold, test was only scored.")
     if any(column.oracle for column in columns):
-        lines.append("† test boxes choose the threshold: an upper bound, never to be compared with @val.")
+        lines.append("† test boxes or masks choose the threshold: an upper bound, never to be compared with @val.")
     if any(row.test_selected for row in rows):
         lines.append("‡ the checkpoint or the hyper-parameters saw test boxes.")
     if any(row.best for row in rows):
