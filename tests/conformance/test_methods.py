@@ -119,23 +119,23 @@ def test_no_labels_means_the_predicted_class(name: str, backbone: str | None, ba
 @on_every_backbone
 @pytest.mark.parametrize("size", [1, 3])
 def test_prediction_is_independent_of_the_batch_size(name: str, backbone: str | None, size: int, batch: Batch) -> None:
-    method = build(name, backbone)
-    whole = method.localize(batch.images_BCHW, batch.labels_B)
-    parts = [
-        method.localize(images, labels)
-        for images, labels in zip(batch.images_BCHW.split(size), batch.labels_B.split(size), strict=True)
-    ]
-    assert_close_to_range(torch.cat([part.maps_Bhw for part in parts]), whole.maps_Bhw)
+    """Computed in float64, where only a mixing of images could show: answers are equal to float32 rounding.
+
+    In float32 the kernels chosen for a batch of one round differently, by up to 1.3e-6 of the largest value on these
+    backbones, which would hide what is tested here.
+    """
+    method = build(name, backbone).double()
+    images, labels = batch.images_BCHW.double(), batch.labels_B
+    whole = method.localize(images, labels)
+    parts = [method.localize(*part) for part in zip(images.split(size), labels.split(size), strict=True)]
+    assert_equal_to_rounding(torch.cat([part.maps_Bhw for part in parts]), whole.maps_Bhw)
     if whole.logits_BK is not None:
-        assert_close_to_range(torch.cat([p.logits_BK for p in parts if p.logits_BK is not None]), whole.logits_BK)
+        logits_BK = torch.cat([part.logits_BK for part in parts if part.logits_BK is not None])
+        assert_equal_to_rounding(logits_BK, whole.logits_BK)
 
 
-def assert_close_to_range(got: Tensor, expected: Tensor) -> None:
-    """Equal to rounding, measured against the largest value."""
-    assert (got - expected).abs().max() <= ROUNDING * expected.abs().max()
-
-
-ROUNDING = 3e-7
+def assert_equal_to_rounding(got: Tensor, expected: Tensor) -> None:
+    assert (got - expected).abs().max() <= 3e-7 * expected.abs().max()
 
 
 @on_every_backbone
@@ -168,7 +168,7 @@ def test_loss_falls(name: str, backbone: str | None, batch: Batch) -> None:
     assert losses
     assert all(loss.ndim == 0 and loss.isfinite() for loss in losses.values())
     before = total(losses).item()
-    train(method, batch, steps=12)
+    train(method, batch, steps=8)
     assert total(method.loss(batch)).item() < before
 
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -16,13 +14,13 @@ from wsolbench.config import TrainConfig
 from wsolbench.errors import UsageError
 from wsolbench.method import Method
 from wsolbench.types import Batch
-from wsolbench_methods.sat import global_mean, smoothing_kernel
+from wsolbench_methods.sat import smoothing_kernel
 
-CORNER, EDGE, CENTRE = 0.0026284618, 0.0460116034, 0.8054397389  # sat.md section 2, float32 values of the authors' code
+CORNER, EDGE, CENTRE = 0.0026284618, 0.0460116034, 0.8054397389  # float32 values in the authors' code
 
 
 def naive_sat(p: dict[str, Tensor], images: Tensor, masked: int) -> tuple[Tensor, Tensor]:
-    """Logits and map by sat.md section 1; `p` are the method's weights by the names of its state dict."""
+    """Logits and map, step by step; `p` are the method's weights by the names of its state dict."""
     x = p["vit.patch_embed.proj.weight"]
     heads, patch, depth = 2, x.shape[-1], sum(name.endswith("norm1.weight") for name in p)
     x = F.conv2d(images, x, p["vit.patch_embed.proj.bias"], stride=patch)
@@ -51,7 +49,7 @@ def naive_sat(p: dict[str, Tensor], images: Tensor, masked: int) -> tuple[Tensor
 
 
 def naive_losses(logits: Tensor, maps: Tensor, labels: Tensor, area: float) -> dict[str, Tensor]:
-    """Losses by sat.md section 2."""
+    """The three losses as the paper's code has them."""
     kernel = torch.tensor([[CORNER, EDGE, CORNER], [EDGE, CENTRE, EDGE], [CORNER, EDGE, CORNER]])
     G = F.conv2d(maps.unsqueeze(1), kernel.expand(1, 1, 3, 3), padding=1).squeeze(1)
     return {
@@ -134,7 +132,7 @@ def test_smoothing_kernel_has_the_authors_values() -> None:
 
 @pytest.mark.parametrize(
     ("backbone", "num_classes", "trainable"),
-    [  # sat.md section 1, and the state dicts of the authors' code at K = 20 and 7 (less the nine frozen kernel values)
+    [  # counted in the authors' code; at K = 20 and 7 in its state dicts, less the nine frozen values of the kernel
         ("deit_tiny_patch16_224", 200, 5_870_600),
         ("deit_tiny_patch16_224", 1000, 7_253_800),
         ("deit_tiny_patch16_224", 20, 5_559_389 - 9),
@@ -174,46 +172,3 @@ def test_reads_the_layout_of_the_authors_checkpoints(method: Method, batch: Batc
     assert not torch.equal(fresh.localize(batch.images_BCHW).maps_Bhw, method.localize(batch.images_BCHW).maps_Bhw)
     fresh.load_checkpoint(tmp_path / "epoch_3.pth.tar")
     assert torch.equal(fresh.localize(batch.images_BCHW).maps_Bhw, method.localize(batch.images_BCHW).maps_Bhw)
-
-
-def test_global_mean_alone_is_the_mean() -> None:
-    values = torch.tensor([1.0, 2.0, 6.0], requires_grad=True)
-    mean = global_mean(values)
-    mean.backward()
-    assert mean.item() == 3.0
-    assert values.grad is not None
-    assert values.grad.tolist() == pytest.approx([1 / 3] * 3)
-
-
-GLOBAL_MEAN_SCRIPT = """
-import sys, torch, torch.distributed as dist
-from wsolbench_methods.sat import global_mean
-rank = int(sys.argv[1])
-dist.init_process_group("gloo", init_method="file://" + sys.argv[2], rank=rank, world_size=2)
-shard = [torch.tensor([0.1, 0.2, 0.3, 0.9]), torch.tensor([0.8, 0.7])][rank]
-scale = torch.tensor(1.0, requires_grad=True)
-loss = (global_mean(scale * shard) - 0.3).abs()
-loss.backward()
-dist.all_reduce(scale.grad)  # what DistributedDataParallel does: the average over processes
-print(loss.item(), scale.grad.item() / 2)
-dist.destroy_process_group()
-"""
-
-
-def test_global_mean_over_two_processes_of_unequal_shards(tmp_path: Path) -> None:
-    """Value and averaged gradient equal one process's on all the elements (DESIGN section 5).
-
-    Local means are 0.375 and 0.75: |mean - 0.3| of each alone would give another gradient.
-    """
-    processes = [
-        subprocess.Popen(
-            [sys.executable, "-c", GLOBAL_MEAN_SCRIPT, str(rank), str(tmp_path / "rendezvous")],
-            stdout=subprocess.PIPE,
-            env={"PYTHONPATH": ":".join(sys.path), "OMP_NUM_THREADS": "1", "PATH": ""},
-            text=True,
-        )
-        for rank in (0, 1)
-    ]
-    for process in processes:
-        out, _ = process.communicate(timeout=120)
-        assert [float(x) for x in out.split()] == pytest.approx([0.2, 0.5])

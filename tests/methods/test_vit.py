@@ -126,7 +126,7 @@ def test_cnn_is_refused_with_what_fits() -> None:
 
 
 def test_drop_path_grows_linearly_over_the_blocks() -> None:
-    """sat.md section 4: block i has rate * i / (depth - 1), on both residuals."""
+    """As in the authors' code: block i has rate * i / (depth - 1), on both residuals."""
     vit = build_vit("badges_vit.s0", asked_by="sat", pretrained=False, drop_path=0.1)
     for i, block in enumerate(vit.blocks):
         for part in (block.drop_path1, block.drop_path2):
