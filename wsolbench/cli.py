@@ -224,9 +224,13 @@ def _run(arguments: argparse.Namespace, overrides: list[str]) -> int:
     failed = [outcome for outcome in outcomes if outcome.status == "failed"]
     counts = {status: sum(outcome.status == status for outcome in outcomes) for status in ("done", "skipped", "failed")}
     told = {"done": "done", "skipped": "done before (--rerun repeats them)", "failed": "failed"}
-    print(f"{len(outcomes)} runs: " + ", ".join(f"{n} {told[status]}" for status, n in counts.items() if n))
+    print(
+        f"{len(outcomes)} {'run' if len(outcomes) == 1 else 'runs'}: "
+        + ", ".join(f"{n} {told[status]}" for status, n in counts.items() if n)
+    )
     for outcome in failed:
-        print(f"failed: {outcome.directory}: {outcome.reason}", file=sys.stderr)
+        what = outcome.directory or f"{outcome.config.method['name']} on {outcome.config.dataset['name']}"
+        print(f"failed: {what}: {outcome.reason}", file=sys.stderr)
     _print(render([outcome.record for outcome in outcomes if outcome.record is not None], "table"))
     return 1 if failed else 0
 
