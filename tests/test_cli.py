@@ -16,7 +16,7 @@ import pytest
 from wsolbench import __version__
 from wsolbench.cli import build_parser, main, parsers_of
 from wsolbench.config import RunConfig, to_yaml
-from wsolbench.errors import WsolbenchError
+from wsolbench.errors import UsageError, WsolbenchError
 from wsolbench.registry import DATASETS, METHODS, Entry
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -80,6 +80,11 @@ class Stage:
             outcomes.append(Outcome(config, Path("results/runs") / name, status, reason, record))
         return outcomes
 
+    def backbones(self, name: str) -> str:
+        if name not in ("vit", "cnn", "badges_cnn", "badges_vit.s0"):
+            raise UsageError(f"unknown backbone '{name}'")
+        return "vit"
+
     def render(self, records: list[Any], format: str) -> str | None:
         self.calls.append(("render", records, format))
         return f"TABLE of {records}"
@@ -102,6 +107,7 @@ def stage(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Stage:
         monkeypatch.setattr(
             registry, "_entries", {name: Entry(name, "m", "C", "", Path("m.py"), 1) for name in classes}
         )
+    made.replace("backbones", family=made.backbones)
     made.replace("launch", run_all=made.run_all)
     made.replace("leaderboard", render=made.render, load_records=lambda results: made.records)
     made.replace("profile", profile=made.note("profile", 0))
@@ -237,6 +243,7 @@ def test_run_repeats_a_config_file(stage: Stage, tmp_path: Path, capsys: pytest.
         ("run --methods satt", "unknown method 'satt', did you mean 'sat'?"),
         ("run --methods sat --dataset badge", "unknown data set 'badge', did you mean 'badges'?"),
         ("run --methods sat --protocol fulll", "unknown protocol 'fulll', did you mean 'full'?"),
+        ("run --methods sat --backbone vti", "unknown backbone 'vti'"),
         ("run --methods sat --device gpu", "unknown device 'gpu'"),
         ("run --methods sat --device cudda", "unknown device 'cudda', did you mean 'cuda'?"),
         ("run --methods sat --device cpu:1", "unknown device 'cpu:1'"),

@@ -16,7 +16,7 @@ from typing import NoReturn
 
 from wsolbench import __version__
 from wsolbench.errors import UsageError, WsolbenchError, unknown
-from wsolbench.preflight import check_device, check_writable
+from wsolbench.preflight import check_backbone, check_device, check_writable
 
 Handler = Callable[[argparse.Namespace, list[str]], int]
 
@@ -213,9 +213,12 @@ def _run(arguments: argparse.Namespace, overrides: list[str]) -> int:
             out=arguments.out,
             say=lambda sentence: print(sentence, file=sys.stderr),
         )
-    for config in configs:
-        check_device(config.device)
-        check_writable(Path(config.out))
+    for out in sorted({config.out for config in configs}):
+        check_writable(Path(out))
+    for device in sorted({config.device for config in configs}):
+        check_device(device)
+    for backbone in sorted({config.backbone for config in configs if config.backbone}):
+        check_backbone(backbone)
 
     from wsolbench.launch import run_all
     from wsolbench.leaderboard import render
