@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import dataclasses
 import functools
 import itertools
 import re
@@ -13,7 +14,7 @@ from typing import Any, cast
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from wsolbench.config import RunConfig, checked, plain, reason
+from wsolbench.config import RunConfig, checked, from_yaml, plain, reason
 from wsolbench.errors import UsageError, unknown
 from wsolbench.overrides import Choice, leaves, parse_overrides, refuse_sweep_of_lists_and_paths, unknown_key
 from wsolbench.recipes import CONF, Recipes, load_recipes
@@ -79,6 +80,18 @@ def expand(
             if run not in runs:  # e.g. a baseline without a network, once per backbone asked for
                 runs.append(run)
     return runs
+
+
+def repeat(path: str, *, device: str | None = None, root: str | None = None, out: str | None = None) -> RunConfig:
+    """The run whose `config.yaml` lies at `path`, on this machine's device and paths where they are given."""
+    try:
+        text = Path(path).read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise UsageError(f"'{path}' cannot be read: {getattr(error, 'strerror', None) or error}") from error
+    given: dict[str, Any] = {
+        key: value for key, value in {"device": device, "root": root, "out": out}.items() if value is not None
+    }
+    return dataclasses.replace(from_yaml(text, path), **given)
 
 
 def _compose(
@@ -210,16 +223,15 @@ def _hydra_compose(preset: str) -> DictConfig:
     from hydra import compose, initialize_config_module
     from hydra.core.config_store import ConfigStore
     from hydra.core.global_hydra import GlobalHydra
-    from hydra.core.singleton import Singleton
 
-    outer = Singleton.get_state()  # the caller may itself be a Hydra application
-    GlobalHydra.instance().clear()
+    outer = GlobalHydra.instance().hydra  # the caller may itself be a Hydra application
+    GlobalHydra.instance().hydra = None
     try:
         ConfigStore.instance().store(name="schema", node=RunConfig)
         with initialize_config_module(config_module="wsolbench.conf", version_base="1.3"):
             return compose("run", overrides=[f"protocol={preset}"])
     finally:
-        Singleton.set_state(outer)
+        GlobalHydra.instance().hydra = outer
 
 
 def _set(config: DictConfig, key: str, value: Any, source: str) -> None:
