@@ -10,7 +10,8 @@ from wsolbench.protocol import AnnotationReader, Threshold
 from wsolbench.record import Cell
 
 RESAMPLES = 1000
-V2_INTERVAL = 0.001  # MaxBoxAccV2 is defined on 1,000 thresholds
+V1_INTERVAL = 0.01  # MaxBoxAcc is defined on 100 thresholds,
+V2_INTERVAL = 0.001  # MaxBoxAccV2 on 1,000, whatever a selector chooses among
 
 
 def compute_cells(levels: Levels, threshold: Threshold, reader: AnnotationReader, interval: float) -> list[Cell]:
@@ -25,7 +26,7 @@ def compute_cells(levels: Levels, threshold: Threshold, reader: AnnotationReader
         for k in (1, 5):
             cells.append(_cell(levels, f"Top-{k} Cls", levels.topk_accuracy(k), mean_of(levels.in_top(k))))
     cells += _at_threshold(levels, threshold, interval, has_classes)
-    cells += _max_box_acc(levels, reader, interval)
+    cells += _max_box_acc(levels, reader)
     pixels = levels.pxap()
     if pixels is not None:
         peak = reader.choose_on("test", levels, "peak IoU over thresholds", "masks")
@@ -49,11 +50,11 @@ def _at_threshold(levels: Levels, threshold: Threshold, interval: float, has_cla
     return cells
 
 
-def _max_box_acc(levels: Levels, reader: AnnotationReader, interval: float) -> list[Cell]:
+def _max_box_acc(levels: Levels, reader: AnnotationReader) -> list[Cell]:
     """MaxBoxAcc and MaxBoxAccV2: the best threshold on the test images themselves, an oracle by definition."""
     oracle = reader.choose_on("test", levels, "maximum over thresholds (MaxBoxAcc, MaxBoxAccV2)")
-    single = best_of(levels.hits(threshold_grid(interval)))
-    cells = [_cell(levels, "MaxBoxAcc", levels.max_box_acc(interval=interval), single, oracle=oracle)]
+    single = best_of(levels.hits(threshold_grid(V1_INTERVAL)))
+    cells = [_cell(levels, "MaxBoxAcc", levels.max_box_acc(interval=V1_INTERVAL), single, oracle=oracle)]
     grid = threshold_grid(V2_INTERVAL)
     per_iou = [levels.hits(grid, iou, "multi") for iou in IOUS]
     cells.append(_cell(levels, "MaxBoxAccV2", levels.max_box_acc_v2(), best_of(*per_iou), oracle=oracle))

@@ -16,7 +16,7 @@ from typing import NoReturn
 
 from wsolbench import __version__
 from wsolbench.errors import UsageError, WsolbenchError, unknown
-from wsolbench.preflight import check_device, check_writable
+from wsolbench.preflight import check_backbone, check_device, check_writable
 
 Handler = Callable[[argparse.Namespace, list[str]], int]
 
@@ -213,9 +213,12 @@ def _run(arguments: argparse.Namespace, overrides: list[str]) -> int:
             out=arguments.out,
             say=lambda sentence: print(sentence, file=sys.stderr),
         )
-    for config in configs:
-        check_device(config.device)
-        check_writable(Path(config.out))
+    for out in sorted({config.out for config in configs}):
+        check_writable(Path(out))
+    for device in sorted({config.device for config in configs}):
+        check_device(device)
+    for backbone in sorted({config.backbone for config in configs if config.backbone}):
+        check_backbone(backbone)
 
     from wsolbench.launch import run_all
     from wsolbench.leaderboard import render
@@ -224,9 +227,13 @@ def _run(arguments: argparse.Namespace, overrides: list[str]) -> int:
     failed = [outcome for outcome in outcomes if outcome.status == "failed"]
     counts = {status: sum(outcome.status == status for outcome in outcomes) for status in ("done", "skipped", "failed")}
     told = {"done": "done", "skipped": "done before (--rerun repeats them)", "failed": "failed"}
-    print(f"{len(outcomes)} runs: " + ", ".join(f"{n} {told[status]}" for status, n in counts.items() if n))
+    print(
+        f"{len(outcomes)} {'run' if len(outcomes) == 1 else 'runs'}: "
+        + ", ".join(f"{n} {told[status]}" for status, n in counts.items() if n)
+    )
     for outcome in failed:
-        print(f"failed: {outcome.directory}: {outcome.reason}", file=sys.stderr)
+        what = outcome.directory or f"{outcome.config.method['name']} on {outcome.config.dataset['name']}"
+        print(f"failed: {what}: {outcome.reason}", file=sys.stderr)
     _print(render([outcome.record for outcome in outcomes if outcome.record is not None], "table"))
     return 1 if failed else 0
 

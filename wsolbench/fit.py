@@ -80,7 +80,7 @@ def fit(
                 if not torch.isfinite(loss):
                     raise _not_finite(losses, epoch, step, batch.ids)
                 optimizer.zero_grad(set_to_none=True)
-                loss.backward()  # type: ignore[no-untyped-call]
+                loss.backward()
                 optimizer.step()
                 step += 1
                 advance(1, f"loss {log.add(losses, loss, len(batch.ids)):.3f}")

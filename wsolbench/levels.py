@@ -270,6 +270,8 @@ def score_maps(
         threads: how many images are worked on at a time.
     """
     maps = check_maps(maps_BHW)
+    if len(ids) != len(maps):
+        raise ValueError(f"expected {len(maps)} ids, got {len(ids)}")
     q = quantize(maps)
     correct = best_iou_per_level(maps, boxes, "both", threads)[:, :, None] >= np.array(IOUS)[:, None]  # [M, B, I, L]
     pixels = (None, None) if masks is None else pixel_histograms(maps, to_numpy(masks), PIXEL_INTERVAL)

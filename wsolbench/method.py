@@ -126,7 +126,7 @@ def decay_groups(
     named: Iterable[tuple[str, nn.Parameter]],
     train_config: TrainConfig,
     *,
-    head: Sequence[str] = ("head", "fc", "classifier.head", "classifier.fc"),
+    head: Sequence[str] = ("head", "fc", "classifier.head", "classifier.fc", "classifier.classifier"),
     no_decay: Sequence[str] = (),
 ) -> list[dict[str, Any]]:
     """Split parameters into groups by (is head, has weight decay).

@@ -1,4 +1,4 @@
-"""What is checked before anything is computed: that the device exists here and that results can be written."""
+"""What is checked before anything is computed: device and backbone exist here, and results can be written."""
 
 from __future__ import annotations
 
@@ -29,6 +29,14 @@ def check_device(name: str) -> None:
         raise UsageError(
             f"--device {name} was asked for, but only cuda:0 to cuda:{torch.cuda.device_count() - 1} exist"
         )
+
+
+def check_backbone(name: str) -> None:
+    """Refuse a name that neither timm nor this package knows; weights kept elsewhere ("hf-hub:...") are not looked up."""
+    if ":" not in name:
+        from wsolbench.backbones import family
+
+        family(name)
 
 
 def check_writable(folder: Path) -> None:

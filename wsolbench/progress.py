@@ -65,7 +65,9 @@ class Reporter:
         task = bars.add_task(title, total=total, completed=done, unit=unit, note="")
 
         def advance(n: int, note: str | None = None) -> None:
-            bars.update(task, advance=n, **({} if note is None else {"note": note}))
+            bars.update(task, advance=n)
+            if note is not None:
+                bars.update(task, note=note)
 
         try:
             yield advance

@@ -20,6 +20,8 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from wsolbench.errors import UsageError, WsolbenchError
 from wsolbench.registry import slug
 
@@ -253,10 +255,8 @@ def source_commit() -> tuple[str | None, bool | None]:
         return None, None
 
 
-def environment(device: str) -> dict[str, Any]:
+def environment(device: torch.device) -> dict[str, Any]:
     """What the numbers may depend on besides the configuration: versions, device, threads, commit."""
-    import torch
-
     versions = {"python": platform.python_version()}
     for package in PACKAGES:
         try:
@@ -267,8 +267,7 @@ def environment(device: str) -> dict[str, Any]:
     return {
         "versions": versions,
         "platform": f"{sys.platform} {platform.machine()}",
-        "device": device,
-        "device_name": torch.cuda.get_device_name(device) if device.startswith("cuda") else platform.processor(),
+        "device": f"cuda ({torch.cuda.get_device_name(device)})" if device.type == "cuda" else device.type,
         "threads": torch.get_num_threads(),
         "commit": commit,
         "dirty": dirty,

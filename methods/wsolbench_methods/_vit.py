@@ -39,7 +39,7 @@ def build_vit(name: str | None, *, asked_by: str, pretrained: bool, drop_path: f
     vit: Any = None
     if name is not None and family(name) == "vit":
         vit = create_backbone(name, num_classes=0, pretrained=pretrained, drop_path_rate=drop_path)
-    reason = "it is no Vision Transformer" if vit is None else _unfit(vit)
+    reason = "it is no Vision Transformer with a class token" if vit is None else _unfit(vit)
     if reason:
         raise UsageError(
             f"'{asked_by}' cannot run on backbone '{name}': {reason}; "
@@ -119,7 +119,7 @@ def attend(attn: Attention, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
 def class_row(attn: Attention, q: Tensor, k: Tensor) -> Tensor:
     """Attention of the class token to every token, averaged over the heads: [B, N].
 
-    Only this row of the attention matrix is computed (tscam.md section 6.1).
+    Only this row of the attention matrix is computed.
     """
     row_BH1N: Tensor = (q[:, :, :1] * attn.scale) @ k.transpose(-2, -1)
     return row_BH1N.float().softmax(-1).mean(1).squeeze(1)
@@ -146,7 +146,7 @@ def run_blocks_with_class_rows(vit: VisionTransformer, x_BND: Tensor) -> tuple[T
 
 @final
 class ConvHead(nn.Conv2d):
-    """3x3 convolution to classes with a global average on top, without ever making K maps (sat.md section 8.3).
+    """3x3 convolution to classes with a global average on top, without ever making K maps.
 
     Averaging a convolution's output is linear in nine shifted-window sums of its input, so logits cost P times fewer
     multiplications; one class's map costs one filter. PyTorch's default initialisation is the authors' too.

@@ -150,7 +150,7 @@ class XGradCAM(GradientMap):
 
     @staticmethod
     def formula(act_BChw: Tensor, grad_BChw: Tensor) -> Tensor:
-        """Weights: sum_xy(G A) / (sum_xy(A) + 1e-7)."""
+        """Weights: sum_xy(G A) / (sum_xy(A) + 1e-7). Meant for A >= 0; signed activations (a ViT's) can sum to almost 0."""
         return _weighted(act_BChw, (grad_BChw * act_BChw / (act_BChw.sum((2, 3), keepdim=True) + 1e-7)).sum((2, 3)))
 
 

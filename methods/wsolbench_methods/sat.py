@@ -19,7 +19,6 @@ from itertools import pairwise
 from typing import Any, ClassVar, final
 
 import torch
-import torch.distributed as dist
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -27,6 +26,7 @@ from wsolbench.errors import UsageError
 from wsolbench.method import Method, evaluating
 from wsolbench.registry import register_method
 from wsolbench.types import Batch, Prediction
+from wsolbench_methods._distributed import global_mean
 from wsolbench_methods._vit import (
     Attention,
     ConvHead,
@@ -121,7 +121,7 @@ class SAT(Method):
 def spatial_mask(attn: Attention, q: Tensor, k: Tensor) -> Tensor:
     """Sigmoid of the spatial token's attention logits, averaged over the heads before the sigmoid: [B, N].
 
-    The mean over heads of q . k is one dot product of the concatenated heads (sat.md section 8.2).
+    The mean over heads of q . k is one dot product of the concatenated heads.
     """
     query_BD1 = q[:, :, -1].flatten(1).unsqueeze(-1)
     keys_BND = k.transpose(1, 2).flatten(2)
@@ -130,7 +130,7 @@ def spatial_mask(attn: Attention, q: Tensor, k: Tensor) -> Tensor:
 
 
 def smoothing_kernel() -> Tensor:
-    """The 3x3 kernel of the normalization term; sums to 1, centre 0.805 (sat.md section 2).
+    """The 3x3 kernel of the normalization term; sums to 1, centre 0.805, as in the authors' code.
 
     Square roots of the normal distribution's mass between the edges (-49/6, -49/18, 49/18, 49/6).
 
@@ -142,18 +142,3 @@ def smoothing_kernel() -> Tensor:
     mass_3 = torch.tensor([upper - lower for lower, upper in pairwise(below)], dtype=torch.float64)
     kernel_33 = torch.outer(mass_3, mass_3).sqrt()
     return (kernel_33 / kernel_33.sum()).float()
-
-
-def global_mean(values: Tensor) -> Tensor:
-    """Mean over the elements of all processes, differentiable in this process's own.
-
-    DistributedDataParallel averages gradients over R processes, so each contributes R * (its sum) / (global count):
-    exact also where the processes hold different numbers of elements.
-    """
-    if not (dist.is_available() and dist.is_initialized()) or dist.get_world_size() == 1:
-        return values.mean()
-    totals = torch.stack([values.detach().double().sum(), values.new_tensor(values.numel(), dtype=torch.float64)])
-    dist.all_reduce(totals)
-    mean = (totals[0] / totals[1]).to(values.dtype)
-    share = values.sum() * (dist.get_world_size() / totals[1]).to(values.dtype)
-    return share + (mean - share).detach()

@@ -127,7 +127,7 @@ class TopKLoc(BoxMetric):
         interval: float = 0.01,
         **kwargs: Any,
     ) -> None:
-        super().__init__(contours, (iou,), _thresholds(threshold, interval), **kwargs)
+        super().__init__(contours, (iou,), _thresholds(threshold, interval), k, **kwargs)
         if k < 1:
             raise ValueError(f"expected k >= 1, got {k}")
         self.k = k

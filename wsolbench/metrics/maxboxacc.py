@@ -53,7 +53,7 @@ class BoxMetric(SummedMetric):
     count: Tensor
 
     def __init__(
-        self, contours: Contours, ious: Sequence[float], thresholds: npt.NDArray[np.float64], **kwargs: Any
+        self, contours: Contours, ious: Sequence[float], thresholds: npt.NDArray[np.float64], k: int = 0, **kwargs: Any
     ) -> None:
         super().__init__(**kwargs)
         check_contours(contours)
@@ -65,6 +65,9 @@ class BoxMetric(SummedMetric):
         shape = (len(self.ious), len(thresholds))
         self.add_state("hits", torch.zeros(shape, dtype=torch.int64), dist_reduce_fx="sum")
         self.add_state("count", torch.zeros((), dtype=torch.int64), dist_reduce_fx="sum")
+        # a constant: MetricCollection merges metrics for good if their states happen to agree on the first batch
+        settings = [float(contours == "multi"), float(k), *self.ious, float(thresholds[-1])]
+        self.add_state("settings", torch.tensor(settings), dist_reduce_fx="max")
 
     def outcomes(self, maps_BHW: Array, boxes: Sequence[Array]) -> npt.NDArray[np.bool_]:
         """Say which images are correct at each IoU level and threshold: bool [B, I, T]."""
