@@ -351,9 +351,30 @@ def test_markdown_reads_as_expected() -> None:
     assert below[1].startswith("| sat | 1 | **90.0** [89.0, 91.0] | **60.0** [59.0, 61.0] |")
     assert below[2].startswith("| cam | 1 | **90.0** [89.0, 91.0] | 40.0 [39.0, 41.0] |")
     assert below[3].startswith("| center-box (ref) | fixed | - | 30.0 [28.0, 33.0] | - |")
-    assert "data fingerprint f00d; 600 test images; commit c0ffee; seed 0; device cpu." in text
+    assert (
+        "data fingerprint f00d; 600 test images; commit c0ffee; seed 0; device cpu; weights before training unknown."
+        in text
+    )
     assert "@val: the boxes of val chose the threshold" in text
     assert "† test boxes or masks choose the threshold" in text
+
+
+def test_the_caption_says_what_the_networks_started_from_and_how_they_were_tuned() -> None:
+    pretrained, scratch = record("cam"), record("sat")
+    pretrained.provenance["weights_sha256"] = "0123456789abcdef"
+    scratch.config["pretrained"] = False
+    for each in (pretrained, scratch):
+        each.ledger["search"] = "none (untuned)"
+    text = render([pretrained, scratch], "markdown")
+    assert text is not None
+    assert "weights before training 01234567, random; hyper-parameter search: none (untuned)." in text
+
+
+def test_a_cost_that_no_row_has_is_no_column() -> None:
+    text = render([baseline()], "markdown")
+    assert text is not None
+    assert "train s" not in text
+    assert "images/s" in text
 
 
 def test_csv_is_tidy_and_keeps_full_precision() -> None:

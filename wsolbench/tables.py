@@ -79,16 +79,23 @@ def _commit(record: RunRecord) -> str:
     return f"{commit} with uncommitted changes" if record.provenance.get("dirty") else commit
 
 
+def _weights(record: RunRecord) -> str:
+    sha256 = record.provenance.get("weights_sha256")
+    return str(sha256)[:8] if sha256 else "random" if record.config.get("pretrained") is False else "unknown"
+
+
 def _test_images(record: RunRecord) -> Any:
     return record.ledger.get("test_images") or record.provenance.get("test_images")
 
 
 def source(group: Group) -> str:
-    """Where a group's numbers come from: data, images, commits, seeds, device."""
+    """Where a group's numbers come from: data, images, commits, seeds, device, weights, search."""
     records = [record for row in group.rows for record in row.records]
     revision = _named(record.provenance.get("data_revision") for record in records)
     images = _named(_test_images(record) for record in records)
     seeds = sorted({seed for row in group.own_rows if not row.deterministic for seed in row.seeds})
+    weights = _named(_weights(record) for row in group.own_rows if row.backbone != "-" for record in row.records)
+    searches = _named(record.ledger.get("search") for row in group.own_rows for record in row.records)
     parts = [
         f"data revision {revision}" if revision else "",
         f"data fingerprint {group.data[:12]}" if group.data else "",
@@ -96,6 +103,8 @@ def source(group: Group) -> str:
         f"commit {_named(_commit(record) for record in records)}",
         f"seed{'s' if len(seeds) > 1 else ''} {_named(seeds)}" if seeds else "",
         f"device {_named(device(record) for record in records)}",
+        f"weights before training {weights}" if weights else "",
+        f"hyper-parameter search: {searches}" if searches else "",
     ]
     return "; ".join(filter(None, parts))
 
@@ -154,7 +163,7 @@ def to_markdown(groups: Sequence[Group], command: str | None = None) -> str:
 
 
 def _costs(group: Group) -> dict[str, str]:
-    return {name: title for name, title in COSTS.items() if any(name in row.cost for row in group.rows)}
+    return {name: title for name, title in COSTS.items() if any(_cost(row, name) != "-" for row in group.rows)}
 
 
 def to_csv(groups: Sequence[Group], command: str | None = None) -> str:
