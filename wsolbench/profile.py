@@ -7,6 +7,7 @@ random images; the time of an attention block or a convolution does not depend o
 from __future__ import annotations
 
 import random
+import sys
 import time
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
@@ -22,7 +23,7 @@ from wsolbench.errors import UsageError, WsolbenchError
 from wsolbench.method import Method, create_method
 from wsolbench.types import Batch
 
-WARMUP = 3  # untimed calls: lazy initialisation, caches, autotuning
+WARMUP = 3  # untimed calls at most: lazy initialisation, caches, autotuning
 FEWEST = 20  # durations from which a narrow interval is believed; it is looked at after every call
 PRECISION = 0.03  # stop when the 95 % interval of the median is within this share of it
 LOCALIZE, TRAIN = "localize", "train step"
@@ -107,12 +108,16 @@ def time_in_turns(
     """
     order = random.Random(0)  # a fixed order would give each subject the same neighbour's caches
     for subject in subjects.values():
-        _attempt(subject, synchronise, times=WARMUP)
+        end = time.perf_counter() + seconds
+        for _ in range(WARMUP):
+            _attempt(subject, synchronise)
+            if subject.error is not None or time.perf_counter() > end:  # one call of a slow method warms it up
+                break
     waiting = [subject for subject in subjects.values() if subject.error is None]
     while waiting:
         order.shuffle(waiting)
         for subject in waiting:
-            _attempt(subject, synchronise, times=1, keep=True)
+            _attempt(subject, synchronise, keep=True)
         waiting = [
             subject
             for subject in waiting
@@ -123,16 +128,15 @@ def time_in_turns(
         ]
 
 
-def _attempt(subject: Subject, synchronise: Callable[[], None], *, times: int, keep: bool = False) -> None:
+def _attempt(subject: Subject, synchronise: Callable[[], None], *, keep: bool = False) -> None:
     try:
-        for _ in range(times):
-            subject.prepare()
-            synchronise()
-            start = time.perf_counter()
-            subject.call()
-            synchronise()
-            if keep:
-                subject.seconds.append(time.perf_counter() - start)
+        subject.prepare()
+        synchronise()
+        start = time.perf_counter()
+        subject.call()
+        synchronise()
+        if keep:
+            subject.seconds.append(time.perf_counter() - start)
     except Exception as error:  # noqa: BLE001 - one method's failure is a line of the table, not the end of the others
         # Without its traceback: the frames would keep the tensors that did not fit.
         subject.error = error.with_traceback(None)
@@ -267,6 +271,7 @@ def profile(
     for batch_size in batch_sizes:
         lines += _time_all(built, batch_size, size_HW, info.num_classes, target, repeats, seconds)
     if memory:
+        print("measuring peak memory, each setting alone", file=sys.stderr)
         lines = memory_peaks(lines, built, size_HW, info.num_classes, target)
     print_profile(lines, target)
     path = write_profile(lines, target, dataset, out)
@@ -301,6 +306,7 @@ def _time_all(
     lines = []
     for work in (LOCALIZE, TRAIN):
         fitting = [(c, m) for c, m in built if work == LOCALIZE or type(m).training_for(m.backbone) != "none"]
+        print(f"timing {work} of {len(fitting)} methods at batch size {batch_size}", file=sys.stderr)
         try:
             batch = random_batch(batch_size, size_HW, num_classes, device)
             subjects: dict[Hashable, Subject] = {
