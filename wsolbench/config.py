@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import Enum
-from typing import Any
+from typing import Any, cast
 
-from omegaconf import OmegaConf
+from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
+from yaml import YAMLError
 
 from wsolbench.errors import UsageError, unknown
+
+CHECKPOINT_SELECTORS = ("last",)
+THRESHOLD_SELECTORS = ("val-boxes", "test-oracle")
 
 
 class Optimizer(Enum):
@@ -92,22 +97,90 @@ class RunConfig:
     experiment: str | None = None  # the recipe file the values came from
 
 
-def _filled(config_class: type[Any], owner: str, values: dict[str, Any]) -> Any:
-    known = OmegaConf.structured(config_class)
-    for key in values:
-        if key not in known:
-            raise unknown(f"option of {owner}", key, list(known))
+def to_yaml(config: RunConfig) -> str:
+    """The run as plain YAML, the content of `config.yaml`."""
+    return OmegaConf.to_yaml(OmegaConf.structured(config))
+
+
+def from_yaml(text: str, source: str = "config.yaml") -> RunConfig:
+    """The run that `to_yaml` wrote; anything else is refused in one sentence that names `source`."""
+    from wsolbench.registry import DATASETS, METHODS
+
     try:
-        return OmegaConf.to_object(OmegaConf.merge(known, values))
+        content = OmegaConf.create(text)
+        if not isinstance(content, DictConfig) or not {"method", "dataset", "protocol"} <= {*content}:
+            raise UsageError(f"'{source}' is not the config.yaml of a run: it has no method, dataset and protocol")
+        config = cast(DictConfig, OmegaConf.merge(OmegaConf.structured(RunConfig), content))
+    except (OmegaConfBaseException, YAMLError, ValueError) as error:
+        raise UsageError(f"'{source}' is not the config.yaml of a run: {reason(error)}") from error
+    for owner, registry, build in (
+        ("method", METHODS, build_method_config),
+        ("dataset", DATASETS, build_dataset_config),
+    ):
+        values = cast(dict[str, Any], OmegaConf.to_container(config[owner], resolve=True))
+        name = values.pop("name", None)
+        if not isinstance(name, str):
+            raise UsageError(f"'{source}' is not the config.yaml of a run: its {owner} has no name")
+        config[owner] = {"name": name, **plain(OmegaConf.structured(build(registry.get(name), name, values)))}
+    return checked(config)
+
+
+def checked(config: DictConfig) -> RunConfig:
+    """The typed run, after refusing values that no run can have."""
+    try:
+        run = cast(RunConfig, OmegaConf.to_object(config))
     except OmegaConfBaseException as error:
-        raise UsageError(f"option of {owner}: {str(error).splitlines()[0]}") from error
+        raise UsageError(reason(error)) from error
+    for key, least in (
+        ("train.epochs", 0),
+        ("train.steps", 0),
+        ("train.batch_size", 1),
+        ("train.workers", 0),
+        ("train.warmup_steps", 0),
+        ("train.lr", 0),
+        ("protocol.shots", 1),
+        ("protocol.val_per_class", 1),
+        ("evaluate.batch_size", 1),
+        ("evaluate.workers", 0),
+        ("evaluate.threads", 1),
+        ("seed", 0),
+    ):
+        value = OmegaConf.select(config, key)
+        if value is not None and value < least:
+            raise UsageError(f"{key}={value} is impossible: the least is {least}")
+    if not 0 < run.evaluate.interval < 1:
+        raise UsageError(f"evaluate.interval={run.evaluate.interval} is impossible: it lies between 0 and 1")
+    for key, selectors in (("checkpoint", CHECKPOINT_SELECTORS), ("threshold", THRESHOLD_SELECTORS)):
+        if (asked := getattr(run.protocol, key)) not in selectors:
+            raise unknown(f"protocol.{key}", asked, selectors)
+    return run
 
 
-def build_method_config(cls: type[Any], name: str, values: dict[str, Any]) -> Any:
+def plain(config: DictConfig) -> dict[str, Any]:
+    """Structured options as YAML can hold them: enums by name."""
+    return cast(dict[str, Any], OmegaConf.to_container(config, resolve=True, enum_to_str=True))
+
+
+def reason(error: Exception) -> str:
+    return str(error).strip().splitlines()[0]
+
+
+def _filled(config_class: type[Any], owner: str, values: Mapping[str, Any]) -> Any:
+    config = OmegaConf.structured(config_class)
+    for key in values:
+        if key not in config:
+            raise unknown("option", key, map(str, config), f" of {owner}")
+    try:
+        return OmegaConf.to_object(OmegaConf.merge(config, dict(values)))
+    except OmegaConfBaseException as error:
+        raise UsageError(f"option of {owner}: {reason(error)}") from error
+
+
+def build_method_config(cls: type[Any], name: str, values: Mapping[str, Any]) -> Any:
     """The method's Config with `values` set; unknown keys are errors with suggestions."""
     return _filled(cls.Config, f"method '{name}'", values)
 
 
-def build_dataset_config(cls: type[Any], name: str, values: dict[str, Any]) -> Any:
+def build_dataset_config(cls: type[Any], name: str, values: Mapping[str, Any]) -> Any:
     """The data set's Config with `values` set; unknown keys are errors with suggestions."""
     return _filled(cls.Config, f"data set '{name}'", values)

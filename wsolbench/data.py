@@ -15,6 +15,7 @@ import torch
 from torch.utils.data import DataLoader
 from torch.utils.data import Dataset as TorchDataset
 
+from wsolbench.interrupt import leave_to_parent
 from wsolbench.types import Annotation, Batch, Sample
 
 
@@ -148,20 +149,43 @@ def collate(samples: Sequence[Sample]) -> Batch:
 
 
 def train_batches(
-    split: Split, indices: Sequence[int], *, batch_size: int, seed: int, epoch: int, workers: int = 0
+    split: Split, indices: Sequence[int], *, batch_size: int, seed: int, epoch: int, workers: int = 0, skip: int = 0
 ) -> DataLoader[Any]:
-    """One epoch over `indices` in an order drawn from (seed, epoch); a last part batch is dropped unless it is the only one."""
+    """One epoch over `indices` in an order drawn from (seed, epoch), without its first `skip` batches.
+
+    A last part batch is dropped unless it is the only one.
+    """
     order = np.random.RandomState(stable_seed("order", seed, epoch) % 2**32).permutation(len(indices))
     chosen = [indices[i] for i in order]
+    batch_size = min(batch_size, len(chosen))
     return DataLoader(
         _Augmented(split, seed, epoch),
-        batch_size=min(batch_size, len(chosen)),
-        sampler=chosen,
+        batch_size=batch_size,
+        sampler=chosen[skip * batch_size :],
         drop_last=True,
         collate_fn=collate,
         num_workers=workers,
+        worker_init_fn=leave_to_parent,
         generator=torch.Generator().manual_seed(0),  # keeps the global generator untouched
     )
+
+
+class Subset(Split):
+    """Some images of a split, by index, in that order; the others cannot be reached through it."""
+
+    def __init__(self, split: Split, indices: Sequence[int]) -> None:
+        self.parent, self.indices = split, list(indices)
+        self.ids = [split.ids[i] for i in self.indices]
+        self.labels = split.labels[self.indices]
+        self._ids = set(self.ids)
+
+    def sample(self, index: int, augment: torch.Generator | None) -> Sample:
+        return self.parent.sample(self.indices[index], augment)
+
+    def annotation(self, id: str) -> Annotation:
+        if id not in self._ids:
+            raise KeyError(f"'{id}' is not among the {len(self.ids)} images of this subset")
+        return self.parent.annotation(id)
 
 
 def eval_batches(split: Split, *, batch_size: int, workers: int = 0, skip: int = 0) -> Iterator[Batch]:
@@ -172,6 +196,7 @@ def eval_batches(split: Split, *, batch_size: int, workers: int = 0, skip: int =
         sampler=range(skip, len(split)),
         collate_fn=collate,
         num_workers=workers,
+        worker_init_fn=leave_to_parent,
         generator=torch.Generator().manual_seed(0),
     )
     yield from loader

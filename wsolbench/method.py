@@ -5,7 +5,8 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, Literal, cast, final
@@ -125,7 +126,7 @@ def decay_groups(
     named: Iterable[tuple[str, nn.Parameter]],
     train_config: TrainConfig,
     *,
-    head: Sequence[str] = ("head", "fc", "classifier.head", "classifier.fc"),
+    head: Sequence[str] = ("head", "fc", "classifier.head", "classifier.fc", "classifier.classifier"),
     no_decay: Sequence[str] = (),
 ) -> list[dict[str, Any]]:
     """Split parameters into groups by (is head, has weight decay).
@@ -148,6 +149,18 @@ def decay_groups(
         }
         for (is_head, decays), parameters in groups.items()
     ]
+
+
+@contextmanager
+def evaluating(module: nn.Module) -> Iterator[None]:
+    """Evaluation mode inside the block; every submodule's own mode is back afterwards."""
+    modes = [(part, part.training) for part in module.modules()]
+    module.eval()
+    try:
+        yield
+    finally:
+        for part, mode in modes:
+            part.training = mode
 
 
 def true_or_predicted(logits_BK: Tensor, labels_B: Tensor | None) -> Tensor:

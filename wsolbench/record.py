@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+import json
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
 from typing import Any
 
+from wsolbench.errors import WsolbenchError
+
 SCHEMA = 1
+TIMES = ("train_seconds", "train_images_per_second", "eval_images_per_second")  # keys of `RunRecord.cost`
 
 
 @dataclass(frozen=True)
@@ -52,3 +57,36 @@ class RunRecord:
     test_selected: bool = False  # the checkpoint or hyper-parameters saw test boxes: marks the row
     notes: list[str] = field(default_factory=list)
     schema: int = SCHEMA
+
+
+def to_json(record: RunRecord) -> str:
+    """The text of `record.json`."""
+    return json.dumps(asdict(record), indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+
+
+def read_record(path: str | Path) -> RunRecord:
+    """Read a `record.json`; one of a newer schema, or a damaged one, is a `WsolbenchError`."""
+    try:
+        content = json.loads(Path(path).read_text(encoding="utf-8"))
+        schema = int(content["schema"])
+        if schema <= SCHEMA:
+            content["cells"] = [Cell(**cell) for cell in content["cells"]]
+            return RunRecord(**content)
+    except (OSError, ValueError, TypeError, KeyError) as error:
+        raise WsolbenchError(
+            f"record '{path}' could not be read ({type(error).__name__}: {error}): it is damaged or not a record of "
+            "wsolbench; move it away, or run again with --rerun"
+        ) from error
+    raise WsolbenchError(
+        f"record '{path}' has schema {schema}, this version of wsolbench reads up to {SCHEMA}: upgrade wsolbench, "
+        "or write to another --out"
+    )
+
+
+def comparable(record: RunRecord) -> dict[str, Any]:
+    """The record without what may differ between two equal runs: times, when it was made, and where it lies."""
+    content = asdict(record)
+    content["cost"] = {name: value for name, value in content["cost"].items() if name not in TIMES}
+    content["config"] = {name: value for name, value in content["config"].items() if name != "out"}
+    content["provenance"] = {name: value for name, value in content["provenance"].items() if name != "created"}
+    return content

@@ -2,7 +2,7 @@
 
 A plug-in names a module or package in the entry-point groups `wsolbench.methods` / `wsolbench.datasets`; every
 `@register_method("literal-name")` found in its source is offered. Built-ins take the same road. A name that ends in a
-colon is a prefix: `gradcam-pkg:` answers for `gradcam-pkg:EigenCAM`.
+colon is a prefix: `gradcam-pkg:` answers for `gradcam-pkg:EigenCAM`, which the class builds with `adapt("EigenCAM")`.
 """
 
 from __future__ import annotations
@@ -13,12 +13,12 @@ import importlib.util
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import partial
+from importlib.machinery import ModuleSpec, PathFinder
 from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Any, TypeVar
 
-from wsolbench.errors import UsageError, unknown
+from wsolbench.errors import UsageError, WsolbenchError, unknown
 
 T = TypeVar("T", bound=type)
 
@@ -40,6 +40,7 @@ class Registry:
 
     def __init__(self, kind: str, builtin: str) -> None:
         self.kind = kind
+        self.title = {"dataset": "data set"}.get(kind, kind)
         self.group = f"wsolbench.{kind}s"
         self.builtin = builtin
         self._entries: dict[str, Entry] | None = None
@@ -52,7 +53,7 @@ class Registry:
             taken = self._classes.get(name)
             if taken is not None and (taken.__module__, taken.__qualname__) != (cls.__module__, cls.__qualname__):
                 raise UsageError(
-                    f"{self.kind} '{name}' is registered twice: by {taken.__module__}.{taken.__qualname__} "
+                    f"{self.title} '{name}' is registered twice: by {taken.__module__}.{taken.__qualname__} "
                     f"and by {cls.__module__}.{cls.__qualname__}"
                 )
             self._classes[name] = cls
@@ -74,7 +75,7 @@ class Registry:
                     other = found.setdefault(entry.name, entry)
                     if other.path.resolve() != entry.path.resolve() or other.line != entry.line:
                         raise UsageError(
-                            f"{self.kind} '{entry.name}' is registered twice: {other.path}:{other.line} "
+                            f"{self.title} '{entry.name}' is registered twice: {other.path}:{other.line} "
                             f"and {entry.path}:{entry.line}; uninstall one or rename it"
                         )
             self._entries = found
@@ -86,14 +87,22 @@ class Registry:
             return self._classes[name]
         entry = self.entries().get(name)
         if entry is not None:
-            importlib.import_module(entry.module)
-            return self._classes[name]
+            return self._load(entry)
         prefix, colon, rest = name.partition(":")
         if colon and rest and f"{prefix}:" in self.entries():
             adapter: Any = self.get(f"{prefix}:")
             adapted: type[Any] = adapter.adapt(rest)
             return adapted
-        raise unknown(self.kind if self.kind != "dataset" else "data set", name, self.entries())
+        raise unknown(self.title, name, self.entries())
+
+    def _load(self, entry: Entry) -> type[Any]:
+        try:
+            importlib.import_module(entry.module)
+        except ModuleNotFoundError as error:
+            raise WsolbenchError(
+                f"{self.title} '{entry.name}' ({entry.path}) needs the package '{error.name}', which is not installed"
+            ) from error
+        return self._classes[entry.name]
 
     def _plugin_modules(self) -> list[str]:
         """Module names of all plug-ins, built-ins first; a bare checkout's source roots are put on the path."""
@@ -101,18 +110,18 @@ class Registry:
             root = Path(__file__).resolve().parent.parent / self.group.removeprefix("wsolbench.")
             if (root / self.builtin).is_dir():
                 sys.path.append(str(root))
-        modules = [self.builtin, *(point.value for point in entry_points(group=self.group))]
-        return list(dict.fromkeys(modules))
+        modules = [self.builtin, *(point.module for point in entry_points(group=self.group))]
+        return list(dict.fromkeys(modules))  # an installed copy announces the built-ins once more
 
 
 def _scan(module: str, decorator: str) -> list[Entry]:
     """Registrations in a module or in the files of a package, found in source."""
-    try:
-        spec = importlib.util.find_spec(module)
-    except ModuleNotFoundError:
-        spec = None
+    spec = _find(module)
     if spec is None:
-        raise UsageError(f"plug-in module '{module}' is announced by an installed package but cannot be found")
+        raise UsageError(
+            f"plug-in module '{module}' is announced by an installed package but cannot be found; "
+            "install that package again, or uninstall it"
+        )
     if spec.submodule_search_locations:
         files = [
             (f"{module}.{path.stem}" if path.stem != "__init__" else module, path)
@@ -124,36 +133,48 @@ def _scan(module: str, decorator: str) -> list[Entry]:
     return [entry for name, path in files for entry in _scan_file(name, path, decorator)]
 
 
+def _find(module: str) -> ModuleSpec | None:
+    """Find a module without importing its parents (`find_spec("a.b")` would run a/__init__.py)."""
+    top, *rest = module.split(".")
+    spec = importlib.util.find_spec(top)
+    for depth, _ in enumerate(rest, 2):
+        if spec is None or spec.submodule_search_locations is None:
+            return None
+        spec = PathFinder.find_spec(".".join(module.split(".")[:depth]), spec.submodule_search_locations)
+    return spec
+
+
 def _scan_file(module: str, path: Path, decorator: str) -> list[Entry]:
     source = path.read_text(encoding="utf-8")
     if decorator not in source:
         return []
+    try:
+        tree = ast.parse(source, str(path))
+    except SyntaxError as error:
+        raise WsolbenchError(f"{path}:{error.lineno}: {error.msg}; nothing in this file can be registered") from error
     entries = []
-    for node in ast.parse(source, str(path)).body:
+    for node in tree.body:
         if not isinstance(node, ast.ClassDef):
             continue
         for call in node.decorator_list:
-            name = _registered_name(call, decorator)
-            if name is None:
+            if not isinstance(call, ast.Call) or _called_name(call.func) != decorator:
                 continue
+            name = call.args[0].value if call.args and isinstance(call.args[0], ast.Constant) else None
+            if not isinstance(name, str):
+                raise UsageError(f"{path}:{call.lineno}: @{decorator} needs its name as a literal: it is read, not run")
             summary = (ast.get_docstring(node) or "").split("\n")[0]
             entries.append(Entry(name, module, node.name, summary, path, node.lineno))
     return entries
 
 
-def _registered_name(call: ast.expr, decorator: str) -> str | None:
-    if not isinstance(call, ast.Call):
-        return None
-    called = call.func.attr if isinstance(call.func, ast.Attribute) else getattr(call.func, "id", "")
-    if called != decorator or not call.args or not isinstance(call.args[0], ast.Constant):
-        return None
-    return str(call.args[0].value)
+def _called_name(function: ast.expr) -> str:
+    return function.attr if isinstance(function, ast.Attribute) else getattr(function, "id", "")
 
 
 METHODS = Registry("method", "wsolbench_methods")
 DATASETS = Registry("dataset", "wsolbench_datasets")
-register_method = partial(METHODS.register)
-register_dataset = partial(DATASETS.register)
+register_method = METHODS.register
+register_dataset = DATASETS.register
 
 
 def list_methods() -> list[str]:

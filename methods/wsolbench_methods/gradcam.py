@@ -1,0 +1,196 @@
+"""Grad-CAM and its relatives: one formula each, of an activation A and the gradient G of the class score with respect to it.
+
+Grad-CAM    Selvaraju et al., ICCV 2017.          https://arxiv.org/abs/1610.02391
+Grad-CAM++  Chattopadhay et al., WACV 2018.       https://arxiv.org/abs/1710.11063
+XGrad-CAM   Fu et al., BMVC 2020.                 https://arxiv.org/abs/2008.02312
+LayerCAM    Jiang et al., IEEE TIP 2021.          https://ieeexplore.ieee.org/document/9462463
+HiResCAM    Draelos and Carin, 2020.              https://arxiv.org/abs/2011.08891
+
+Batched torch code; the formulas are those of the package grad-cam (its epsilons included), which is the tests' oracle.
+Differs from it: maps stay on the layer's grid and are not min-max normalised; gradients run from the target layer on
+only; nothing is written to `.grad`; any grid and any number of prefix tokens.
+"""
+
+# B batch, C channels, H W image, h w map, K classes, N tokens
+
+from __future__ import annotations
+
+import difflib
+from abc import abstractmethod
+from dataclasses import dataclass
+from typing import Any, ClassVar, final
+
+import torch
+from torch import Tensor, nn
+
+from wsolbench.backbones import create_backbone
+from wsolbench.errors import UsageError
+from wsolbench.method import PostHoc, evaluating, true_or_predicted
+from wsolbench.registry import register_method
+from wsolbench.types import Prediction
+
+
+@dataclass
+class GradCAMConfig:
+    # Module path. None: the last feature map of a CNN, "blocks.<last>.norm1" of a ViT (behind it, the patch tokens of a
+    # classifier that reads the class token get no gradient at all).
+    target_layer: str | None = None
+    relu: bool = True  # negative evidence is cut off
+
+
+class GradientMap(PostHoc):
+    """Abstract base: capture A and G at the target layer of the shared classifier, leave the rest to `formula`."""
+
+    Config: ClassVar[type] = GradCAMConfig
+    needs: ClassVar[frozenset[str]] = frozenset({"gradients"})
+    default_backbone: ClassVar[str | None] = "resnet50"
+
+    def __init__(self, config: GradCAMConfig, **build: Any) -> None:
+        super().__init__(config, **build)
+        assert self.backbone is not None
+        self.classifier = create_backbone(self.backbone, num_classes=self.num_classes, pretrained=self.pretrained)
+        self.layer = config.target_layer or default_layer(self.classifier)
+        if self.layer is not None:
+            _check_layer(self.classifier, self.layer, self.backbone)
+
+    @staticmethod
+    @abstractmethod
+    def formula(act_BChw: Tensor, grad_BChw: Tensor) -> Tensor:
+        """Map [B, h, w], before the ReLU."""
+
+    @final
+    def localize(self, images_BCHW: Tensor, labels_B: Tensor | None = None) -> Prediction:
+        """Maps on the target layer's grid."""
+        # Inference tensors cannot take part in autograd, so inputs made under inference_mode are copied outside of it.
+        with torch.inference_mode(False), torch.no_grad(), evaluating(self):
+            images_BCHW = images_BCHW.clone() if images_BCHW.is_inference() else images_BCHW
+            act, logits_BK = self._capture(images_BCHW)
+            classes_B = true_or_predicted(logits_BK.detach(), labels_B)
+            with torch.enable_grad():
+                score = logits_BK.gather(1, classes_B.clone()[:, None]).sum()
+            (grad,) = torch.autograd.grad(score, act)  # images do not mix in evaluation mode: one pass for the batch
+            maps_Bhw = self.formula(self._as_map(act.detach()), self._as_map(grad))
+            if self.config.relu:
+                maps_Bhw = maps_Bhw.relu()
+        return Prediction(logits_BK.detach().float(), maps_Bhw.float())
+
+    @final
+    def _capture(self, images_BCHW: Tensor) -> tuple[Tensor, Tensor]:
+        """Activation at the target layer, as a leaf of the autograd graph, and logits computed from it."""
+        model: Any = self.classifier
+        if self.layer is None:
+            act = model.forward_features(images_BCHW).requires_grad_()
+            with torch.enable_grad():
+                return act, model.forward_head(act.clone())  # a copy: what follows may work in place
+        acts: list[Tensor] = []
+
+        def cut(module: nn.Module, inputs: Any, output: Any) -> Tensor:
+            if not isinstance(output, Tensor) or acts:
+                raise UsageError(
+                    f"target_layer '{self.layer}' of '{self.backbone}' does not give one tensor once per image"
+                )
+            acts.append(output.requires_grad_())
+            torch.set_grad_enabled(True)  # from here on the graph is recorded; the layers before cost no memory
+            return output.clone()
+
+        hook = self.classifier.get_submodule(self.layer).register_forward_hook(cut)
+        try:
+            with torch.no_grad():  # puts back what `cut` switched
+                logits_BK = model(images_BCHW)
+        finally:
+            hook.remove()
+        if not acts or not logits_BK.requires_grad:
+            raise UsageError(f"target_layer '{self.layer}' of '{self.backbone}' takes no part in the class scores")
+        return acts[0], logits_BK
+
+    @final
+    def _as_map(self, x: Tensor) -> Tensor:
+        """An activation or gradient as [B, C, h, w]: tokens lose their prefix, channels come first."""
+        model: Any = self.classifier
+        if x.ndim == 3:
+            x = x[:, getattr(model, "num_prefix_tokens", 0) :]
+            return x.transpose(1, 2).reshape(len(x), x.shape[2], *model.patch_embed.grid_size)
+        if x.ndim == 4:
+            return x.permute(0, 3, 1, 2) if getattr(model, "output_fmt", "NCHW") == "NHWC" else x
+        raise UsageError(
+            f"target_layer '{self.layer}' of '{self.backbone}' gives shape {tuple(x.shape)}, which is no map; "
+            "take a layer before the pooling"
+        )
+
+
+@register_method("gradcam")
+@final
+class GradCAM(GradientMap):
+    """Channels weighted by their mean gradient; by default at the last feature map, on a ViT before the last attention."""
+
+    @staticmethod
+    def formula(act_BChw: Tensor, grad_BChw: Tensor) -> Tensor:
+        """Sum over c of mean_xy(G)_c A_c."""
+        return _weighted(act_BChw, grad_BChw.mean((2, 3)))
+
+
+@register_method("gradcam++")
+@final
+class GradCAMPlusPlus(GradientMap):
+    """Grad-CAM whose channel weights favour positive gradients at places that explain the score (equation 19)."""
+
+    @staticmethod
+    def formula(act_BChw: Tensor, grad_BChw: Tensor) -> Tensor:
+        """Weights: sum_xy relu(G) alpha, alpha = G^2 / (2 G^2 + sum_xy(A) G^3 + 1e-6), 0 where G is 0."""
+        square = grad_BChw**2
+        total = act_BChw.sum((2, 3), keepdim=True)
+        alpha = torch.where(grad_BChw != 0, square / (2 * square + total * square * grad_BChw + 1e-6), 0)
+        return _weighted(act_BChw, (grad_BChw.relu() * alpha).sum((2, 3)))
+
+
+@register_method("xgradcam")
+@final
+class XGradCAM(GradientMap):
+    """Grad-CAM whose gradients are averaged with the activation as weight."""
+
+    @staticmethod
+    def formula(act_BChw: Tensor, grad_BChw: Tensor) -> Tensor:
+        """Weights: sum_xy(G A) / (sum_xy(A) + 1e-7). Meant for A >= 0; signed activations (a ViT's) can sum to almost 0."""
+        return _weighted(act_BChw, (grad_BChw * act_BChw / (act_BChw.sum((2, 3), keepdim=True) + 1e-7)).sum((2, 3)))
+
+
+@register_method("layercam")
+@final
+class LayerCAM(GradientMap):
+    """Each place weighted by its own positive gradient, so that early layers can be read too."""
+
+    @staticmethod
+    def formula(act_BChw: Tensor, grad_BChw: Tensor) -> Tensor:
+        """Sum over c of relu(G) A."""
+        return (grad_BChw.relu() * act_BChw).sum(1)
+
+
+@register_method("hirescam")
+@final
+class HiResCAM(GradientMap):
+    """Each place weighted by its own gradient: what the place adds to the score, to first order."""
+
+    @staticmethod
+    def formula(act_BChw: Tensor, grad_BChw: Tensor) -> Tensor:
+        """Sum over c of G A."""
+        return (grad_BChw * act_BChw).sum(1)
+
+
+def _weighted(act_BChw: Tensor, weights_BC: Tensor) -> Tensor:
+    return torch.einsum("bchw,bc->bhw", act_BChw, weights_BC)
+
+
+def default_layer(model: nn.Module) -> str | None:
+    """The input of a ViT's last attention; None: the output of `forward_features`."""
+    blocks = getattr(model, "blocks", None)
+    if hasattr(model, "num_prefix_tokens") and isinstance(blocks, nn.Sequential | nn.ModuleList):
+        return f"blocks.{len(blocks) - 1}.norm1"
+    return None
+
+
+def _check_layer(model: nn.Module, layer: str, backbone: str) -> None:
+    names = [name for name, _ in model.named_modules() if name]
+    if layer not in names:
+        near = difflib.get_close_matches(layer, names, n=3)
+        hint = f"did you mean {', '.join(near)}?" if near else f"its parts: {', '.join(dict(model.named_children()))}"
+        raise UsageError(f"unknown target_layer '{layer}' of '{backbone}'; {hint}")

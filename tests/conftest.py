@@ -1,0 +1,30 @@
+"""Limits and a private cache for every test: two workers on two cores must not start a thread pool each."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import sys
+import tempfile
+
+import pytest
+
+for variable in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMEXPR_NUM_THREADS"):
+    os.environ.setdefault(variable, "1")  # read by libraries when they are first imported
+os.environ.setdefault("MPLBACKEND", "Agg")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """One cache of generated data for all workers of this session, gone afterwards: a stale one could hide a change."""
+    if "WSOLBENCH_CACHE" not in os.environ:  # workers of pytest-xdist inherit it
+        folder = tempfile.mkdtemp(prefix="wsolbench-tests-")
+        os.environ["WSOLBENCH_CACHE"] = folder
+        config.add_cleanup(lambda: shutil.rmtree(folder, ignore_errors=True))
+
+
+@pytest.fixture(autouse=True)
+def one_thread() -> None:
+    """Keep torch on one thread, where a test has imported it."""
+    torch = sys.modules.get("torch")
+    if torch is not None and torch.get_num_threads() != 1:
+        torch.set_num_threads(1)

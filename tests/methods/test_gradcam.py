@@ -1,0 +1,132 @@
+"""The Grad-CAM family against the package grad-cam, and CAM against Grad-CAM."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import cv2
+import numpy as np
+import pytest
+import pytorch_grad_cam
+import torch
+from pytorch_grad_cam.utils.model_targets import ClassifierOutputTarget
+from torch import Tensor
+
+import wsolbench
+from wsolbench.errors import UsageError
+from wsolbench.method import Method
+
+PACKAGE = {
+    "gradcam": pytorch_grad_cam.GradCAM,
+    "gradcam++": pytorch_grad_cam.GradCAMPlusPlus,
+    "xgradcam": pytorch_grad_cam.XGradCAM,
+    "layercam": pytorch_grad_cam.LayerCAM,
+    "hirescam": pytorch_grad_cam.HiResCAM,
+}
+CLASSES = [1, 4, 0]
+
+
+def images() -> Tensor:
+    return torch.randn(3, 3, 160, 160, generator=torch.Generator().manual_seed(5))
+
+
+def scrambled(name: str, backbone: str, **config: Any) -> Method:
+    """Weights away from their initial values; always the same ones for a backbone."""
+    torch.manual_seed(0)
+    method = wsolbench.create_method(name, num_classes=5, backbone=backbone, **config)
+    with torch.no_grad():
+        for parameter in method.parameters():
+            parameter.add_(0.05 * torch.randn_like(parameter))
+    return method
+
+
+def as_the_package_scales(maps_Bhw: Tensor) -> np.ndarray[Any, Any]:
+    """ReLU, min-max, bilinear to the input's size, min-max: the package's post-processing."""
+    scaled = []
+    for one in maps_Bhw.relu().numpy():
+        one = one - one.min()
+        one = cv2.resize(one / (1e-7 + one.max()), (160, 160))
+        one = one - one.min()
+        scaled.append(one / (1e-7 + one.max()))
+    return np.stack(scaled)
+
+
+@pytest.mark.parametrize("name", PACKAGE)
+@pytest.mark.parametrize(
+    ("backbone", "config"),
+    [("test_resnet", {}), ("test_resnet", {"target_layer": "layer2"}), ("test_vit", {})],
+    ids=["cnn", "cnn, inner layer", "vit"],
+)
+def test_equals_the_grad_cam_package(name: str, backbone: str, config: dict[str, str]) -> None:
+    method = scrambled(name, backbone, **config)
+    model: Any = method.classifier
+    if backbone == "test_vit":
+        layer, reshape = model.blocks[-1].norm1, lambda x: x[:, 1:].transpose(1, 2).reshape(len(x), -1, 10, 10)
+    else:
+        layer, reshape = model.get_submodule(config.get("target_layer", "layer4")), None
+    maps_Bhw = method.localize(images(), torch.tensor(CLASSES)).maps_Bhw
+    with PACKAGE[name](model.eval(), [layer], reshape_transform=reshape) as package:
+        expected = package(images(), [ClassifierOutputTarget(c) for c in CLASSES])
+    assert (expected.max(axis=(1, 2)) > 0.9).sum() >= 2  # most maps have positive evidence, else there is no test
+    np.testing.assert_allclose(as_the_package_scales(maps_Bhw), expected, rtol=0, atol=1e-5)
+
+
+def test_gradcam_at_the_last_layer_of_a_pooled_linear_cnn_is_the_rectified_cam() -> None:
+    cam, gradcam = scrambled("cam", "test_resnet"), scrambled("gradcam", "test_resnet")
+    assert torch.equal(cam.localize(images()).logits_BK, gradcam.localize(images()).logits_BK)
+    maps_cam = cam.localize(images(), torch.tensor(CLASSES)).maps_Bhw
+    maps_gradcam = gradcam.localize(images(), torch.tensor(CLASSES)).maps_Bhw
+    cells = maps_cam[0].numel()  # the mean's gradient is weight / cells
+    assert maps_cam.min() < 0 < maps_cam.max()
+    torch.testing.assert_close(maps_gradcam * cells, maps_cam.relu(), rtol=1e-5, atol=1e-5)
+
+
+def test_cam_adds_up_to_the_logit() -> None:
+    """CAM without bias: its mean plus the class's bias is the class's score."""
+    cam = scrambled("cam", "test_resnet")
+    labels_B = torch.tensor(CLASSES)
+    prediction = cam.localize(images(), labels_B)
+    bias_B = cam.classifier.get_classifier().bias[labels_B].detach()
+    assert prediction.logits_BK is not None
+    scores_B = prediction.logits_BK[torch.arange(3), labels_B]
+    torch.testing.assert_close(prediction.maps_Bhw.mean((1, 2)) + bias_B, scores_B, rtol=1e-5, atol=1e-5)
+
+
+def test_cam_and_gradcam_share_the_classifiers_state_dict() -> None:
+    states = [wsolbench.create_method(n, num_classes=5, backbone="test_resnet").classifier for n in ("cam", "gradcam")]
+    shapes = [{name: value.shape for name, value in state.state_dict().items()} for state in states]
+    assert shapes[0] == shapes[1]
+
+
+def test_relu_is_an_option() -> None:
+    signed = scrambled("gradcam", "test_resnet", relu=False).localize(images(), torch.tensor(CLASSES)).maps_Bhw
+    cut = scrambled("gradcam", "test_resnet").localize(images(), torch.tensor(CLASSES)).maps_Bhw
+    assert signed.min() < 0
+    assert torch.equal(signed.relu(), cut)
+
+
+@pytest.mark.parametrize("backbone", ["test_convnext", "vgg11"])
+def test_cam_refuses_heads_that_are_not_pooling_and_linear(backbone: str) -> None:
+    with pytest.raises(
+        UsageError, match=f"'cam' cannot run on backbone '{backbone}': it does not end in global average"
+    ):
+        wsolbench.create_method("cam", num_classes=5, backbone=backbone)
+
+
+@pytest.mark.parametrize(
+    ("layer", "message"),
+    [
+        ("layer44", "unknown target_layer 'layer44' of 'test_resnet'; did you mean layer4"),
+        ("fc", "gives shape .* which is no map"),
+    ],
+)
+def test_unusable_target_layer_is_said(layer: str, message: str) -> None:
+    with pytest.raises(UsageError, match=message):
+        wsolbench.create_method("gradcam", num_classes=5, backbone="test_resnet", target_layer=layer).localize(images())
+
+
+def test_no_hook_and_no_grad_mode_is_left_behind() -> None:
+    method = scrambled("gradcam", "test_vit")
+    method.localize(images())
+    assert torch.is_grad_enabled()
+    assert not method.classifier.get_submodule("blocks.5.norm1")._forward_hooks

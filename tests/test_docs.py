@@ -1,0 +1,74 @@
+"""The pages' example files are complete: they are taken from the pages and run."""
+
+from __future__ import annotations
+
+import importlib
+import re
+import sys
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import pytest
+import torch
+
+from wsolbench.registry import DATASETS, METHODS
+from wsolbench.types import Batch
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+@pytest.fixture
+def example(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
+    """Import the Python block of a page as a module of its own; what it registers is forgotten afterwards."""
+
+    def load(page: str) -> ModuleType:
+        (code,) = re.findall(r"```python\n(.*?)```", (ROOT / "docs" / page).read_text(encoding="utf-8"), re.DOTALL)
+        name = f"example_{Path(page).stem.replace('-', '_')}"
+        (tmp_path / f"{name}.py").write_text(code, encoding="utf-8")
+        monkeypatch.syspath_prepend(str(tmp_path))
+        module = importlib.import_module(name)
+        monkeypatch.delitem(sys.modules, name)
+        return module
+
+    for registry in (METHODS, DATASETS):
+        monkeypatch.setattr(registry, "_classes", dict(registry._classes))
+    return load
+
+
+def test_the_method_of_the_page_trains_and_localises(example: Any) -> None:
+    page = example("add-a-method.md")
+    torch.manual_seed(0)
+    method = page.Sparse(page.SparseConfig(weight=0.5), num_classes=3, backbone="resnet10t", pretrained=False)
+    batch = Batch(["a", "b"], torch.randn(2, 3, 64, 64), torch.tensor([0, 2]))
+    losses = method.loss(batch)
+    assert set(losses) == {"cls", "sparse"}
+    sum(losses.values()).backward()
+    assert all(parameter.grad is not None for parameter in method.parameters())
+    with torch.inference_mode():
+        prediction = method.localize(batch.images_BCHW)
+    assert prediction.logits_BK.shape == (2, 3)
+    assert prediction.maps_Bhw.ndim == 3
+    assert prediction.maps_Bhw.isfinite().all()
+
+
+def test_the_data_set_of_the_page_reads_its_files(example: Any, tmp_path: Path) -> None:
+    import numpy as np
+    from PIL import Image
+
+    page = example("add-a-dataset.md")
+    (tmp_path / "images").mkdir()
+    pixels = np.zeros((30, 40, 3), dtype=np.uint8)
+    pixels[5:25, 10:20] = 255
+    Image.fromarray(pixels).save(tmp_path / "images" / "a.png")
+    (tmp_path / "list.csv").write_text("id,split,label,x0,y0,x1,y1\na,val,dog,10,5,20,25\n")
+    pets = page.Pets(page.PetsConfig(size=32), root=tmp_path)
+    assert pets.info.counts == {"train": 0, "val": 1, "test": 0}
+    split = pets.split("val")
+    sample, annotation = split[0], split.annotation("a")
+    assert (sample.id, sample.label, sample.image_CHW.shape) == ("a", 1, (3, 32, 32))
+    assert (sample.image_CHW.min(), sample.image_CHW.max()) == (-2, 2)
+    assert (annotation.size_HW, annotation.boxes_N4.tolist()) == ((30, 40), [[10, 5, 20, 25]])
+    flipped = [split.sample(0, torch.Generator().manual_seed(seed)).image_CHW for seed in range(8)]
+    assert {image.equal(sample.image_CHW) for image in flipped} == {True, False}
+    assert len(pets.fingerprint()) == 64

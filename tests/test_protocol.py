@@ -1,0 +1,125 @@
+"""Draws, budgets, and who is noted to have looked at what."""
+
+from __future__ import annotations
+
+import itertools
+
+import numpy as np
+import pytest
+from engine_fakes import CLASSES, FakeSplit
+
+from wsolbench.config import Budget, ProtocolConfig, TrainConfig
+from wsolbench.data import Subset, train_batches
+from wsolbench.errors import UsageError
+from wsolbench.levels import score_maps
+from wsolbench.protocol import AnnotationReader, check_protocol, draw_per_class, training_plan
+
+
+def draw(split: FakeSplit, count: int, seed: int = 0, revision: str = "r1", what: str = "training") -> list[str]:
+    indices = draw_per_class(split, count, revision=revision, seed=seed, what=what)
+    return [split.ids[index] for index in indices]
+
+
+def test_draws_are_nested_and_balanced() -> None:
+    split = FakeSplit("train", per_class=20)
+    sets = [set(draw(split, count)) for count in (1, 2, 5, 20)]
+    for smaller, larger in itertools.pairwise(sets):
+        assert smaller < larger
+    labels = [split.labels[split.ids.index(id)] for id in sets[2]]
+    assert np.bincount(labels).tolist() == [5] * CLASSES
+
+
+def test_draws_do_not_depend_on_the_order_of_files() -> None:
+    split, shuffled = FakeSplit("train", per_class=20), FakeSplit("train", per_class=20)
+    order = np.random.RandomState(0).permutation(len(split))
+    shuffled.ids = [split.ids[i] for i in order]
+    shuffled.labels = split.labels[order]
+    assert draw(split, 3) == draw(shuffled, 3)
+
+
+@pytest.mark.parametrize("other", [{"seed": 1}, {"revision": "r2"}, {"what": "val"}])
+def test_draws_depend_on_seed_revision_and_purpose(other: dict[str, object]) -> None:
+    split = FakeSplit("train", per_class=20)
+    assert draw(split, 3) != draw(split, 3, **other)  # type: ignore[arg-type]
+
+
+def test_more_shots_than_images_is_an_error() -> None:
+    split = FakeSplit("train", per_class=4)
+    split.labels[0] = 1  # class 0 loses one image
+    with pytest.raises(UsageError, match=r"4 training images per class .* class 0 has only 3; ask for at most 3"):
+        draw(split, 4)
+
+
+def test_one_shot_takes_as_many_steps_as_the_full_run() -> None:
+    train = TrainConfig(epochs=3, batch_size=8)
+    full = training_plan(train, Budget.steps, images=100, full_images=100)
+    one = training_plan(train, Budget.steps, images=3, full_images=100)
+    assert full.steps == one.steps == 36
+    assert one.steps_per_pass == 1
+    assert one.steps_per_epoch == full.steps_per_epoch == 12
+    assert training_plan(train, Budget.epochs, images=3, full_images=100).steps == 3
+
+
+def test_given_steps_win() -> None:
+    train = TrainConfig(epochs=3, steps=7, batch_size=8)
+    assert {training_plan(train, budget, 3, 100).steps for budget in Budget} == {7}
+
+
+def test_the_only_batch_is_never_dropped() -> None:
+    split = FakeSplit("train", per_class=2)
+    assert [batch.ids for batch in train_batches(split, [1, 4], batch_size=4, seed=0, epoch=0)] in (
+        [[split.ids[1], split.ids[4]]],
+        [[split.ids[4], split.ids[1]]],
+    )
+    assert len(list(train_batches(split, range(6), batch_size=4, seed=0, epoch=0))) == 1
+
+
+def test_skipped_batches_leave_the_others_as_they_are() -> None:
+    split = FakeSplit("train", per_class=4)
+    options = {"batch_size": 4, "seed": 3, "epoch": 2}
+    whole = list(train_batches(split, range(12), **options))  # type: ignore[arg-type]
+    rest = list(train_batches(split, range(12), skip=2, **options))  # type: ignore[arg-type]
+    assert [batch.ids for batch in rest] == [whole[2].ids]
+    assert rest[0].images_BCHW.equal(whole[2].images_BCHW)
+
+
+@pytest.mark.parametrize(
+    ("protocol", "message"),
+    [
+        (ProtocolConfig(checkpoint="lst"), "unknown checkpoint selector 'lst', did you mean 'last'"),
+        (ProtocolConfig(threshold="val-box"), "unknown threshold selector 'val-box', did you mean 'val-boxes'"),
+        (ProtocolConfig(shots=0), "protocol.shots=0"),
+    ],
+)
+def test_unknown_selectors_are_errors(protocol: ProtocolConfig, message: str) -> None:
+    with pytest.raises(UsageError, match=message):
+        check_protocol(protocol)
+
+
+def test_a_subset_gives_no_access_to_the_other_annotations() -> None:
+    split = FakeSplit("val", per_class=2)
+    subset = Subset(split, [4, 1])
+    assert subset.ids == ["val/004", "val/001"]
+    assert subset[0].id == "val/004"
+    assert subset.annotation("val/001").id == "val/001"
+    with pytest.raises(KeyError):
+        subset.annotation("val/000")
+
+
+def test_marks_follow_from_what_was_read() -> None:
+    split = FakeSplit("val", per_class=1)
+    reader = AnnotationReader()
+    for _ in range(2):  # the same image twice is one image
+        boxes = [annotation.boxes_N4 for annotation in reader.read("val", split, split.ids)]
+    maps = np.random.RandomState(0).rand(3, 16, 16)
+    scores = score_maps(maps, [box for box in boxes if box is not None], [0, 1, 2], None, None, split.ids)
+    levels = {"val": scores, "test": scores}
+    assert not reader.choose_threshold("val-boxes", levels, 0.01).oracle
+    uses = {(use["split"], use["kind"], use["purpose"]): use["images"] for use in reader.uses()}
+    assert uses == {
+        ("val", "boxes", "scoring"): 3,
+        ("val", "masks", "scoring"): 3,
+        ("val", "boxes", "threshold selection"): 3,
+    }
+    assert reader.choose_threshold("test-oracle", levels, 0.01).oracle
+    assert {"split": "test", "kind": "boxes", "purpose": "threshold selection", "images": 3} in reader.uses()

@@ -1,0 +1,75 @@
+"""record.json: what is written is what is read."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from wsolbench.errors import WsolbenchError
+from wsolbench.record import SCHEMA, Cell, RunRecord, comparable, read_record, to_json
+
+
+def record() -> RunRecord:
+    return RunRecord(
+        method="sat",
+        dataset="badges",
+        backbone="-",
+        protocol="full",
+        seed=0,
+        hash="ab",
+        config={"out": "here", "seed": 0},
+        cells=[Cell("GT-known", 0.1 + 0.2, 0.0, 1.0, 0.07, "val-boxes")],
+        ledger={},
+        cost={"train_seconds": 1.0, "train_images_per_second": 2.0, "eval_images_per_second": 3.0, "parameters": 4},
+        provenance={"created": "now", "commit": "c"},
+    )
+
+
+def test_round_trip_is_exact(tmp_path: Path) -> None:
+    path = tmp_path / "record.json"
+    path.write_text(to_json(record()))
+    assert read_record(path) == record()
+
+
+def test_not_a_number_is_never_written() -> None:
+    with pytest.raises(ValueError, match="not JSON compliant"):
+        to_json(replace(record(), cost={"train_seconds": float("nan")}))
+
+
+def test_a_newer_schema_is_one_sentence(tmp_path: Path) -> None:
+    path = tmp_path / "record.json"
+    content = json.loads(to_json(record())) | {"schema": SCHEMA + 1, "new_field": 1}
+    path.write_text(json.dumps(content))
+    with pytest.raises(WsolbenchError, match=rf"has schema {SCHEMA + 1}, .* reads up to {SCHEMA}: upgrade"):
+        read_record(path)
+
+
+@pytest.mark.parametrize("text", ["", "{", "[]", "{}", '{"schema": 1}', '{"schema": 1, "cells": [], "what": 0}'])
+def test_a_damaged_record_is_one_sentence(tmp_path: Path, text: str) -> None:
+    path = tmp_path / "record.json"
+    path.write_text(text)
+    with pytest.raises(WsolbenchError, match=r"could not be read .* damaged or not a record"):
+        read_record(path)
+
+
+def test_comparable_drops_times_and_place_and_nothing_else() -> None:
+    one = record()
+    times = {"train_seconds": 9.0, "train_images_per_second": 9.0, "eval_images_per_second": 9.0}
+    other = replace(
+        one,
+        cost=one.cost | times,
+        provenance=one.provenance | {"created": "later"},
+        config=one.config | {"out": "there"},
+    )
+    assert comparable(one) == comparable(other)
+    for changed in (
+        replace(one, seed=1),
+        replace(one, cells=[replace(one.cells[0], value=0.3)]),
+        replace(one, cost=one.cost | {"parameters": 5}),
+        replace(one, provenance=one.provenance | {"commit": "d"}),
+        replace(one, config=one.config | {"seed": 1}),
+    ):
+        assert comparable(one) != comparable(changed)

@@ -1,0 +1,79 @@
+"""The numbers of a run, looked up from its stored outcomes, each with its selector and its 95 % interval."""
+
+from __future__ import annotations
+
+from functools import partial
+
+from wsolbench.boxes import threshold_grid
+from wsolbench.levels import IOUS, Levels, Statistic, best_of, mean_of
+from wsolbench.protocol import AnnotationReader, Threshold
+from wsolbench.record import Cell
+
+RESAMPLES = 1000
+V1_INTERVAL = 0.01  # MaxBoxAcc is defined on 100 thresholds,
+V2_INTERVAL = 0.001  # MaxBoxAccV2 on 1,000, whatever a selector chooses among
+
+
+def compute_cells(levels: Levels, threshold: Threshold, reader: AnnotationReader, interval: float) -> list[Cell]:
+    """All metrics on the test outcomes. Class metrics and Top-k Loc are left out where there is no classifier.
+
+    The interval of an oracle cell chooses the threshold anew in every resample. PxAP pools the pixels of all images, so
+    it has no interval over images.
+    """
+    has_classes = bool((levels.ranks >= 0).all())
+    cells: list[Cell] = []
+    if has_classes:
+        for k in (1, 5):
+            cells.append(_cell(levels, f"Top-{k} Cls", levels.topk_accuracy(k), mean_of(levels.in_top(k))))
+    cells += _at_threshold(levels, threshold, interval, has_classes)
+    cells += _max_box_acc(levels, reader)
+    pixels = levels.pxap()
+    if pixels is not None:
+        peak = reader.choose_on("test", levels, "peak IoU over thresholds", "masks")
+        cells += [Cell("PxAP", pixels["value"]), Cell("pIoU", pixels["piou"], oracle=peak)]
+    return cells
+
+
+def _at_threshold(levels: Levels, threshold: Threshold, interval: float, has_classes: bool) -> list[Cell]:
+    """GT-known Loc and Top-k Loc; one threshold, the one chosen for GT-known, serves them all."""
+    hits = levels.hits(threshold.value)
+    grid_hits = levels.hits(threshold_grid(interval))
+    cell = partial(_cell, threshold=threshold.value, threshold_by=threshold.by, oracle=threshold.oracle)
+    gt_known = best_of(grid_hits) if threshold.oracle else mean_of(hits)
+    cells = [cell(levels, "GT-known", levels.gt_known_loc(threshold.value), gt_known)]
+    for k in (1, 5) if has_classes else ():
+        in_top = levels.in_top(k)
+        statistic = (
+            best_of(grid_hits, read_nT=grid_hits & in_top[:, None]) if threshold.oracle else mean_of(hits & in_top)
+        )
+        cells.append(cell(levels, f"Top-{k} Loc", levels.topk_loc(k, threshold.value), statistic))
+    return cells
+
+
+def _max_box_acc(levels: Levels, reader: AnnotationReader) -> list[Cell]:
+    """MaxBoxAcc and MaxBoxAccV2: the best threshold on the test images themselves, an oracle by definition."""
+    oracle = reader.choose_on("test", levels, "maximum over thresholds (MaxBoxAcc, MaxBoxAccV2)")
+    single = best_of(levels.hits(threshold_grid(V1_INTERVAL)))
+    cells = [_cell(levels, "MaxBoxAcc", levels.max_box_acc(interval=V1_INTERVAL), single, oracle=oracle)]
+    grid = threshold_grid(V2_INTERVAL)
+    per_iou = [levels.hits(grid, iou, "multi") for iou in IOUS]
+    cells.append(_cell(levels, "MaxBoxAccV2", levels.max_box_acc_v2(), best_of(*per_iou), oracle=oracle))
+    for iou, hits in zip(IOUS, per_iou, strict=True):
+        name = f"MaxBoxAccV2@.{round(10 * iou)}"
+        value = levels.max_box_acc("multi", (iou,), V2_INTERVAL)
+        cells.append(_cell(levels, name, value, best_of(hits), oracle=oracle))
+    return cells
+
+
+def _cell(
+    levels: Levels,
+    metric: str,
+    value: float,
+    statistic: Statistic,
+    *,
+    threshold: float | None = None,
+    threshold_by: str | None = None,
+    oracle: bool = False,
+) -> Cell:
+    low, high = levels.bootstrap(statistic, RESAMPLES)
+    return Cell(metric, float(value), low, high, threshold, threshold_by, oracle)

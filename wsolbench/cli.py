@@ -1,0 +1,332 @@
+"""The command line: flags say what, `key=value` says how. Nothing heavy is imported before a verb needs it.
+
+Exit status: 0 done; 1 a run failed, the others went on; 2 wrong usage, nothing was started; 130 interrupted.
+"""
+
+from __future__ import annotations
+
+import argparse
+import difflib
+import os
+import shlex
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import NoReturn
+
+from wsolbench import __version__
+from wsolbench.errors import UsageError, WsolbenchError, unknown
+from wsolbench.preflight import check_backbone, check_device, check_writable
+
+Handler = Callable[[argparse.Namespace, list[str]], int]
+
+FORMATS = ("table", "markdown", "csv")
+KINDS = ("methods", "datasets", "protocols", "backbones")
+
+
+class _Parser(argparse.ArgumentParser):
+    """argparse whose complaints are `UsageError`s and whose flags are never abbreviated."""
+
+    def __init__(self, *, example: str = "", description: str = "", prog: str | None = None) -> None:
+        super().__init__(
+            prog=prog,
+            description=description,
+            epilog=f"example (works offline, on a laptop):\n  {example}" if example else None,
+            formatter_class=argparse.RawDescriptionHelpFormatter,
+            allow_abbrev=False,
+        )
+
+    def error(self, message: str) -> NoReturn:
+        raise UsageError(f"{message}; see '{self.prog} --help'")
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command line and return its exit status."""
+    words = list(sys.argv[1:] if argv is None else argv)
+    try:
+        status = _dispatch(words)
+        sys.stdout.flush()  # so that a closed pipe is noticed here
+        return status
+    except WsolbenchError as error:
+        if os.environ.get("WSOLBENCH_TRACEBACK") == "1":
+            raise
+        print(f"wsolbench: {error}", file=sys.stderr)
+        return 2 if isinstance(error, UsageError) else 1
+    except KeyboardInterrupt:
+        again = f"; what was done is saved, resume with the same command: wsolbench {shlex.join(words)}"
+        print(f"\nwsolbench: interrupted{again if words[:1] == ['run'] else ''}", file=sys.stderr)
+        return 130
+    except BrokenPipeError:  # the reader of a pipe, e.g. head, has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+
+
+def _dispatch(words: list[str]) -> int:
+    parser = build_parser()
+    verbs = sorted(parsers_of(parser))
+    if words and not words[0].startswith("-") and words[0] not in verbs:
+        raise unknown("verb", words[0], verbs)
+    arguments, rest = parser.parse_known_args(words)
+    if "handler" not in arguments:
+        if rest:
+            raise UsageError(f"'{rest[0]}' needs a verb before it: {', '.join(verbs)}")
+        parser.print_help()
+        return 0
+    flags = [flag for action in arguments.parser._actions for flag in action.option_strings]
+    for word in rest:
+        if word.startswith("-"):
+            near = difflib.get_close_matches(word.partition("=")[0], flags, n=1)
+            hint = f"did you mean '{near[0]}'?" if near else "options of a run are written key=value, without dashes."
+            raise UsageError(f"unknown flag '{word}' of '{arguments.parser.prog}', {hint} Known: {', '.join(flags)}")
+    if rest and arguments.handler is not _run:
+        raise UsageError(f"'{arguments.parser.prog}' takes no '{rest[0]}'; see '{arguments.parser.prog} --help'")
+    handler: Handler = arguments.handler
+    return handler(arguments, rest)
+
+
+def parsers_of(parser: argparse.ArgumentParser) -> dict[str, argparse.ArgumentParser]:
+    """The parsers of a parser's verbs, by name."""
+    return {
+        name: verb
+        for action in parser._actions
+        if isinstance(action, argparse._SubParsersAction)
+        for name, verb in action.choices.items()
+    }
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """All verbs and flags."""
+    parser = _Parser(
+        prog="wsolbench",
+        description="Benchmark weakly supervised object localization: train on image labels, localise, compare.",
+        example="wsolbench run --methods cam,center-box --dataset badges train.epochs=1",
+    )
+    parser.add_argument("--version", action="version", version=f"wsolbench {__version__}")
+    verbs = parser.add_subparsers(title="verbs", metavar="VERB", parser_class=_Parser)
+
+    def verb(name: str, handler: Handler, summary: str, example: str, among: object = verbs) -> argparse.ArgumentParser:
+        made: argparse.ArgumentParser = among.add_parser(name, help=summary, description=summary, example=example)  # type: ignore[attr-defined]
+        made.set_defaults(handler=handler, parser=made)
+        return made
+
+    run = verb(
+        "run",
+        _run,
+        "Train and score methods, then print their table. key=value sets options (a,b or range(0,3) sweep): "
+        "train.*, method.*, METHOD.*, dataset.*, protocol.*, evaluate.*, experiment.",
+        "wsolbench run --methods cam,center-box --dataset badges train.epochs=1 --seeds 0,1",
+    )
+    run.add_argument("--methods", metavar="A,B", help="names, see 'wsolbench list methods'")
+    run.add_argument("--dataset", metavar="NAME", help="see 'wsolbench list datasets' (default: badges)")
+    run.add_argument("--root", metavar="PATH", help="folder in which the data set lies")
+    run.add_argument("--backbone", metavar="NAME", help="timm or embedded name(s) (default: the recipe's)")
+    run.add_argument("--protocol", metavar="NAME", help="preset, <k>shot or <k>shot+preset, or several (default: full)")
+    run.add_argument("--seeds", metavar="0,1,2", help="default: 0")
+    run.add_argument("--device", metavar="NAME", help="auto, cpu, cuda, cuda:1, mps (default: auto)")
+    run.add_argument("--out", metavar="DIR", help="where runs are kept (default: results)")
+    run.add_argument("--config", metavar="FILE", help="repeat the run that wrote this config.yaml")
+    run.add_argument("--rerun", action="store_true", help="run again what is already done")
+
+    board = verb(
+        "leaderboard",
+        _leaderboard,
+        "Print the table of all finished runs, grouped by data set, backbone and protocol.",
+        "wsolbench leaderboard results --format markdown",
+    )
+    board.add_argument("results", nargs="?", default="results", help="folder given to run as --out (default: results)")
+    board.add_argument("--format", default="table", metavar="NAME", help=f"{', '.join(FORMATS)} (default: table)")
+
+    profile = verb(
+        "profile",
+        _profile,
+        "Measure images per second, latency, memory and parameters of methods.",
+        "wsolbench profile --methods cam,center-box --device cpu --batch-size 1,8",
+    )
+    profile.add_argument("--methods", metavar="A,B", required=True, help="names, see 'wsolbench list methods'")
+    profile.add_argument("--dataset", metavar="NAME", default="badges", help="gives classes and size (default: badges)")
+    profile.add_argument("--backbone", metavar="NAME", help="timm or embedded name (default: the recipe's)")
+    profile.add_argument(
+        "--device", metavar="NAME", default="auto", help="auto, cpu, cuda, cuda:1, mps (default: auto)"
+    )
+    profile.add_argument("--batch-size", metavar="1,64", default="1,64", help="default: 1,64")
+    profile.add_argument("--image-size", metavar="N", type=int, help="pixels a side (default: the data set's)")
+    profile.add_argument("--out", metavar="FILE", type=Path, help="also write the figures as CSV")
+
+    listing = verb("list", _list, "Say what exists, and where it lives.", "wsolbench list methods")
+    listing.add_argument("what", nargs="?", metavar="KIND", help=f"{', '.join(KINDS)} (default: all)")
+
+    data = verb("data", _data, "Look at a data set.", "wsolbench data show badges")
+    data_verbs = data.add_subparsers(title="verbs", metavar="VERB", parser_class=_Parser)
+    show = verb(
+        "show",
+        _data_show,
+        "Write a contact sheet of a data set with its ground truth.",
+        "wsolbench data show badges --split val -o badges.png",
+        data_verbs,
+    )
+    show.add_argument("name", help="see 'wsolbench list datasets'")
+    show.add_argument("--root", metavar="PATH", help="folder in which the data set lies")
+    show.add_argument("--split", default="val", metavar="NAME", help="train, val or test (default: val)")
+    show.add_argument("--count", default=24, type=int, metavar="N", help="number of images (default: 24)")
+    show.add_argument("--seed", default=0, type=int, metavar="N", help="which images are drawn (default: 0)")
+    show.add_argument("-o", "--out", metavar="FILE", type=Path, help="default: NAME-SPLIT.png")
+
+    pretrain = verb(
+        "pretrain",
+        _pretrain,
+        "Train an embedded backbone as its shipped weights were trained.",
+        "wsolbench pretrain badges_cnn --scale 0.05 --out backbones",
+    )
+    pretrain.add_argument("name", help="see 'wsolbench list backbones'")
+    pretrain.add_argument("--seed", default=0, type=int, metavar="N", help="default: 0")
+    pretrain.add_argument(
+        "--scale", default=1.0, type=float, metavar="X", help="share of the full schedule (default: 1)"
+    )
+    pretrain.add_argument("--out", default="backbones", metavar="DIR", help="default: backbones")
+    return parser
+
+
+def _run(arguments: argparse.Namespace, overrides: list[str]) -> int:
+    from wsolbench.compose import expand, repeat
+
+    if arguments.config is not None:
+        for flag in ("methods", "dataset", "backbone", "protocol", "seeds"):
+            if getattr(arguments, flag) is not None:
+                raise UsageError(f"--config repeats a run as it was: leave out --{flag}, or leave out --config")
+        if overrides:
+            raise UsageError(f"--config repeats a run as it was: leave out '{overrides[0]}', or leave out --config")
+        configs = [repeat(arguments.config, device=arguments.device, root=arguments.root, out=arguments.out)]
+    else:
+        if not _names(arguments.methods):
+            from wsolbench.registry import list_methods
+
+            raise UsageError(f"say what to run with --methods A,B. Known: {', '.join(list_methods())}")
+        configs = expand(
+            _names(arguments.methods),
+            dataset=arguments.dataset or "badges",
+            backbone=arguments.backbone,
+            protocol=arguments.protocol or "full",
+            seeds=None if arguments.seeds is None else _integers(arguments.seeds, "--seeds", least=0),
+            overrides=overrides,
+            device=arguments.device,
+            root=arguments.root,
+            out=arguments.out,
+            say=lambda sentence: print(sentence, file=sys.stderr),
+        )
+    for out in sorted({config.out for config in configs}):
+        check_writable(Path(out))
+    for device in sorted({config.device for config in configs}):
+        check_device(device)
+    for backbone in sorted({config.backbone for config in configs if config.backbone}):
+        check_backbone(backbone)
+
+    from wsolbench.launch import run_all
+    from wsolbench.leaderboard import render
+
+    outcomes = run_all(configs, rerun=arguments.rerun)
+    failed = [outcome for outcome in outcomes if outcome.status == "failed"]
+    counts = {status: sum(outcome.status == status for outcome in outcomes) for status in ("done", "skipped", "failed")}
+    told = {"done": "done", "skipped": "done before (--rerun repeats them)", "failed": "failed"}
+    print(
+        f"{len(outcomes)} {'run' if len(outcomes) == 1 else 'runs'}: "
+        + ", ".join(f"{n} {told[status]}" for status, n in counts.items() if n)
+    )
+    for outcome in failed:
+        what = outcome.directory or f"{outcome.config.method['name']} on {outcome.config.dataset['name']}"
+        print(f"failed: {what}: {outcome.reason}", file=sys.stderr)
+    _print(render([outcome.record for outcome in outcomes if outcome.record is not None], "table"))
+    return 1 if failed else 0
+
+
+def _leaderboard(arguments: argparse.Namespace, rest: list[str]) -> int:
+    if arguments.format not in FORMATS:
+        raise unknown("format", arguments.format, FORMATS)
+    results = Path(arguments.results)
+    if not results.is_dir():
+        raise UsageError(f"'{results}' is no folder of results; 'wsolbench run --methods A,B' makes one")
+    from wsolbench.leaderboard import load_records, render
+
+    records = load_records(results)
+    if not records:
+        raise WsolbenchError(f"'{results}' holds no finished run; 'wsolbench run --methods A,B' makes some")
+    _print(render(records, arguments.format))
+    return 0
+
+
+def _profile(arguments: argparse.Namespace, rest: list[str]) -> int:
+    batch_sizes = _integers(arguments.batch_size, "--batch-size", least=1)
+    check_device(arguments.device)
+    if arguments.out is not None:
+        check_writable(arguments.out.parent)
+    from wsolbench.profile import profile
+
+    return profile(
+        _names(arguments.methods),
+        dataset=arguments.dataset,
+        backbone=arguments.backbone,
+        device=arguments.device,
+        batch_sizes=batch_sizes,
+        image_size=arguments.image_size,
+        out=arguments.out,
+    )
+
+
+def _data(arguments: argparse.Namespace, rest: list[str]) -> int:
+    known = parsers_of(arguments.parser)
+    raise UsageError(f"say what to do with a data set: {', '.join(known)}; see 'wsolbench data --help'")
+
+
+def _data_show(arguments: argparse.Namespace, rest: list[str]) -> int:
+    from wsolbench.data import create_dataset
+
+    dataset = create_dataset(arguments.name, root=arguments.root)
+    if arguments.split not in dataset.splits:
+        raise unknown("split", arguments.split, dataset.splits)
+    path = arguments.out or Path(f"{arguments.name}-{arguments.split}.png")
+    check_writable(path.parent)
+    from wsolbench.contact_sheet import write_contact_sheet
+
+    print(write_contact_sheet(dataset, arguments.split, path, arguments.count, arguments.seed))
+    return 0
+
+
+def _pretrain(arguments: argparse.Namespace, rest: list[str]) -> int:
+    check_writable(Path(arguments.out))
+    from wsolbench.pretrain import pretrain
+
+    pretrain(arguments.name, Path(arguments.out), seed=arguments.seed, scale=arguments.scale)
+    return 0
+
+
+def _list(arguments: argparse.Namespace, rest: list[str]) -> int:
+    from wsolbench.listing import list_section
+
+    if arguments.what is not None and arguments.what not in KINDS:
+        raise unknown("kind", arguments.what, KINDS)
+    for number, kind in enumerate([arguments.what] if arguments.what else KINDS):
+        rows = list_section(kind)
+        if arguments.what is None:
+            print("\n" * (number > 0) + kind)
+        name_width, summary_width = (max((len(row[i]) for row in rows), default=0) for i in (0, 1))
+        for name, summary, where in rows:
+            print(f"  {name:{name_width}}  {summary:{summary_width}}  {where}")
+    return 0
+
+
+def _names(text: str | None) -> list[str]:
+    return list(dict.fromkeys(name.strip() for name in (text or "").split(",") if name.strip()))
+
+
+def _integers(text: str, flag: str, least: int) -> list[int]:
+    """The values of a comma list or range(start,stop)."""
+    from wsolbench.overrides import parse_overrides
+
+    values = parse_overrides([f"{flag.strip('-')}={text}"])[flag.strip("-")].values
+    if not all(type(value) is int and value >= least for value in values):
+        raise UsageError(f"{flag} {text}: expected whole numbers from {least}, e.g. {flag} {least},{least + 1}")
+    return list(values)
+
+
+def _print(text: str | None) -> None:
+    if text is not None:
+        print(text, end="" if text.endswith("\n") else "\n")

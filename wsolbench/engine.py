@@ -1,0 +1,468 @@
+"""One run from configuration to record: fit -> evaluate -> select -> record, top to bottom."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import traceback
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from functools import partial
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from torch import nn
+
+from wsolbench.cells import compute_cells
+from wsolbench.checkpoint import read_tensors
+from wsolbench.config import RunConfig, build_dataset_config, build_method_config, to_yaml
+from wsolbench.data import Dataset, Split, Subset, create_dataset, stable_seed
+from wsolbench.errors import UsageError, unknown
+from wsolbench.evaluation import Geometry, evaluate, outcomes_csv
+from wsolbench.fit import fit, save_weights, training_cost
+from wsolbench.levels import save_levels
+from wsolbench.method import Method, Training, create_method
+from wsolbench.progress import Reporter, Silent
+from wsolbench.protocol import AnnotationReader, TrainingPlan, check_protocol, draw_per_class, training_plan
+from wsolbench.record import RunRecord, read_record, to_json
+from wsolbench.registry import DATASETS, METHODS
+from wsolbench.rundir import (
+    RunDirectory,
+    check_writable,
+    classifier_path,
+    digest,
+    environment,
+    file_sha256,
+    plain,
+    run_path,
+    write_bytes,
+    write_json,
+)
+
+Status = Literal["done", "skipped", "failed"]
+IDLE = ("out", "root", "device", "experiment", "checkpoint")  # top-level keys that cannot change a number
+IDLE_IN = {"train": ("workers",), "evaluate": ("workers", "threads", "save_every")}
+
+
+@dataclass
+class Outcome:
+    """What became of one configuration. `directory` is None where it could not even be worked out."""
+
+    config: RunConfig
+    directory: Path | None
+    status: Status
+    reason: str = ""
+    record: RunRecord | None = None
+
+
+@dataclass
+class Session:
+    """What the runs of one command share: opened data sets, and which classifiers were trained by it."""
+
+    reporter: Reporter = field(default_factory=Silent)
+    datasets: dict[str, tuple[Dataset, str]] = field(default_factory=dict)  # with their fingerprints
+    trained: set[Path] = field(default_factory=set)
+
+    def dataset(self, config: RunConfig) -> tuple[Dataset, str]:
+        key = digest([config.dataset, config.root])
+        if key not in self.datasets:
+            options = {name: value for name, value in config.dataset.items() if name != "name"}
+            dataset = create_dataset(config.dataset["name"], root=config.root, **options)
+            self.datasets[key] = dataset, dataset.fingerprint()
+        return self.datasets[key]
+
+
+@dataclass
+class Job:
+    """A configuration that was found to make sense: names resolved, data opened and drawn, identity known."""
+
+    config: RunConfig
+    method_class: type[Method]
+    backbone: str | None
+    dataset: Dataset
+    fingerprint: str
+    device: torch.device
+    train_split: Split
+    indices: list[int]  # training images
+    val_split: Split  # only the images that may be looked at
+    plan: TrainingPlan
+    weights: dict[str, Any] | None
+    identity: dict[str, Any]
+    directory: RunDirectory
+
+    @property
+    def training(self) -> Training:
+        return "none" if self.plan.steps == 0 else self.method_class.training_for(self.backbone)
+
+    def __str__(self) -> str:
+        config = self.config
+        return (
+            f"{config.method['name']} on {config.dataset['name']} "
+            f"({self.backbone or '-'}, {config.protocol.name}, seed {config.seed})"
+        )
+
+
+# --- the run ---------------------------------------------------------------------------------------------------------
+
+
+def run(config: RunConfig, *, rerun: bool = False, session: Session | None = None) -> Outcome:
+    """Carry out one run, or take up where an interrupted one left off; a finished one is skipped unless `rerun`.
+
+    Raises:
+        UsageError: the configuration makes no sense; nothing was started.
+        WsolbenchError, or whatever a method raises: the run failed; the reason is left in `failed.json`.
+        KeyboardInterrupt: after saving the state; the same call resumes.
+    """
+    session = session or Session()
+    return run_job(open_job(config, session), session, rerun=rerun)
+
+
+def run_job(job: Job, session: Session, *, rerun: bool = False) -> Outcome:
+    """`run` for a configuration that was opened before."""
+    directory = job.directory
+    with directory.locked():
+        if directory.is_done() and not rerun:
+            record = read_record(directory / directory.done)
+            made = (
+                f"done on {record.provenance.get('created')} by commit {record.provenance.get('commit') or 'unknown'}"
+            )
+            return Outcome(job.config, directory.path, "skipped", f"{made}; --rerun forces", record)
+        about = environment(job.device)
+        directory.begin(to_yaml(job.config), about)
+        if rerun:
+            directory.clear()
+            directory.begin(to_yaml(job.config), about)
+        try:
+            with _deterministic(job.device):
+                record = _carry_out(job, session, about, rerun)
+        except Exception as error:
+            directory.fail(error, traceback.format_exc())
+            raise
+        directory.finish(to_json(record))
+    return Outcome(job.config, directory.path, "done", "", record)
+
+
+def _carry_out(job: Job, session: Session, about: dict[str, Any], rerun: bool) -> RunRecord:
+    """The story of a run. Every file is whole or absent; `record.json` is the caller's, and comes last."""
+    config, info, folder = job.config, job.dataset.info, job.directory.path
+    if config.protocol.shots is not None or config.protocol.val_per_class is not None:
+        write_json(folder / "subset.json", _drawn(job))
+
+    # fit
+    method = _create(job)
+    fitted = _fit(job, method, session, about, rerun)
+
+    # evaluate: outcomes at every threshold, on the images of val that may be looked at and on test
+    splits = {"val": job.val_split, "test": job.dataset.split("test")}
+    geometry = Geometry(info.resolution_HW, info.has_masks)
+    reader = AnnotationReader()
+    evaluated = {
+        name: evaluate(
+            method,
+            name,
+            split,
+            geometry,
+            config.evaluate,
+            seed=config.seed,
+            device=job.device,
+            reader=reader,
+            folder=job.directory.partial,
+            reporter=session.reporter,
+        )
+        for name, split in splits.items()
+    }
+    levels = {name: each.levels for name, each in evaluated.items()}
+    save_levels(folder / "levels.npz", levels)
+
+    # select: the checkpoint is the last one; the threshold is chosen by the protocol's selector
+    threshold = reader.choose_threshold(config.protocol.threshold, levels, config.evaluate.interval)
+
+    # record
+    write_bytes(folder / "images.csv.gz", outcomes_csv(evaluated, splits, geometry, threshold.value, reader))
+    cells = compute_cells(levels["test"], threshold, reader, config.evaluate.interval)
+    speed = {"eval_images_per_second": evaluated["test"].images_per_second}
+    return RunRecord(
+        method=config.method["name"],
+        dataset=config.dataset["name"],
+        backbone=job.backbone or "-",
+        protocol=config.protocol.name,
+        seed=config.seed,
+        hash=job.directory.hash,
+        config=plain(config),
+        cells=cells,
+        ledger=_ledger(job, reader, splits),
+        cost=fitted.cost | speed | _sizes(job, method),
+        provenance={
+            **about,
+            "created": datetime.now(UTC).isoformat(timespec="seconds"),
+            "method_version": job.method_class.version,
+            "weights_sha256": job.weights and job.weights["sha256"],
+            "data_revision": info.revision,
+            "data_fingerprint": job.fingerprint,
+            "classifier": fitted.classifier,
+        },
+    )
+
+
+# --- before: does the configuration make sense -----------------------------------------------------------------------
+
+
+def open_job(config: RunConfig, session: Session) -> Job:
+    """Resolve every name, open the data, draw the images; `UsageError` if something does not exist or fit."""
+    check_protocol(config.protocol)
+    device = resolve_device(config.device)
+    method_class: type[Method] = METHODS.get(config.method["name"])
+    method_options = _options(build_method_config, method_class, config.method)
+    dataset_options = _options(build_dataset_config, DATASETS.get(config.dataset["name"]), config.dataset)
+    check_writable(config.out)
+    dataset, fingerprint = session.dataset(config)
+    protocol, revision = config.protocol, dataset.info.revision
+    draw = partial(draw_per_class, revision=revision, seed=config.seed)
+    train_split, val_split = dataset.split("train"), dataset.split("val")
+    indices = list(range(len(train_split)))
+    if protocol.shots is not None:
+        indices = draw(train_split, protocol.shots, what="training")
+    if protocol.val_per_class is not None:
+        val_split = Subset(val_split, draw(val_split, protocol.val_per_class, what="val"))
+    backbone = config.backbone or method_class.default_backbone
+    weights = _weights(config, backbone)
+    identity = {
+        "config": _deciding(config) | {"method": method_options, "dataset": dataset_options, "backbone": backbone},
+        "data": fingerprint,
+        "method_version": method_class.version,
+        "weights": weights,
+        "checkpoint": config.checkpoint and file_sha256(config.checkpoint),
+        "device": device.type,
+    }
+    hash = digest(identity)
+    path = run_path(
+        config.out,
+        config.dataset["name"],
+        config.method["name"],
+        backbone or "-",
+        protocol.name,
+        config.seed,
+        hash,
+    )
+    return Job(
+        config=config,
+        method_class=method_class,
+        backbone=backbone,
+        dataset=dataset,
+        fingerprint=fingerprint,
+        device=device,
+        train_split=train_split,
+        indices=indices,
+        val_split=val_split,
+        plan=training_plan(config.train, protocol.budget, len(indices), len(train_split)),
+        weights=weights,
+        identity=identity,
+        directory=RunDirectory(path, hash),
+    )
+
+
+def resolve_device(name: str) -> torch.device:
+    """auto: CUDA if there is any, else the CPU.
+
+    >>> resolve_device("cpu").type
+    'cpu'
+    """
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "cpu"
+    kind, _, index = name.partition(":")
+    if kind not in ("cpu", "cuda") or (index and not index.isdigit()):
+        raise unknown("device", name, ["auto", "cpu", "cuda", "cuda:0"])
+    if kind == "cuda" and int(index or 0) >= torch.cuda.device_count():
+        have = torch.cuda.device_count()
+        raise UsageError(
+            f"device '{name}' was asked for, but this machine has {have or 'no'} CUDA device{'s' if have > 1 else ''}; "
+            f"use --device {'auto' if have else 'cpu'}"
+        )
+    return torch.device(name)
+
+
+def _options(build: Any, cls: type[Any], chosen: dict[str, Any]) -> dict[str, Any]:
+    """A plug-in's options with defaults filled in: a default that is spelled out is the same run."""
+    values = {name: value for name, value in chosen.items() if name != "name"}
+    filled: dict[str, Any] = plain(build(cls, chosen["name"], values))
+    return {"name": chosen["name"], **filled}
+
+
+def _deciding(config: RunConfig) -> dict[str, Any]:
+    """The configuration without what cannot change a number."""
+    content: dict[str, Any] = plain(config)
+    for owner, keys in IDLE_IN.items():
+        content[owner] = {name: value for name, value in content[owner].items() if name not in keys}
+    return {name: value for name, value in content.items() if name not in IDLE}
+
+
+def _weights(config: RunConfig, backbone: str | None) -> dict[str, Any] | None:
+    """Name, SHA-256 and source of the pretrained weights a run starts from."""
+    if backbone is None or not config.pretrained:
+        return None
+    from wsolbench.backbones import weights_sha256
+
+    sha256 = weights_sha256(backbone)
+    return {"name": backbone, "sha256": sha256, "source": "timm" if sha256 is None else "wsolbench"}
+
+
+# --- fit -------------------------------------------------------------------------------------------------------------
+
+
+def _create(job: Job) -> Method:
+    """The method with weights that follow from the seed (and the pretrained ones)."""
+    config, info = job.config, job.dataset.info
+    torch.manual_seed(stable_seed("init", config.seed))
+    return create_method(
+        config.method["name"],
+        num_classes=info.num_classes,
+        backbone=job.backbone,
+        pretrained=config.pretrained,
+        checkpoint=config.checkpoint,
+        class_names=info.class_names,
+        **{name: value for name, value in config.method.items() if name != "name"},
+    )
+
+
+@dataclass(frozen=True)
+class Fitted:
+    """What the training cost, whenever it took place; `classifier` names the folder of a shared one."""
+
+    cost: dict[str, float | None]
+    classifier: str | None = None
+
+
+def _fit(job: Job, method: Method, session: Session, about: dict[str, Any], rerun: bool) -> Fitted:
+    """Give the method its trained weights."""
+    if job.training == "none":
+        return Fitted({"train_seconds": 0.0, "train_images_per_second": None})
+    if job.training == "own":
+        _train(job, method, method, job.directory, session)
+        return Fitted(training_cost(job.directory.path))
+    classifier = method.classifier
+    assert isinstance(classifier, nn.Module)
+    identity = _classifier_identity(job, method, classifier)
+    hash = digest(identity)
+    home = RunDirectory(classifier_path(job.config.out, job.config.dataset["name"], hash), hash, "classifier.json")
+    with home.locked(wait=True):  # whoever comes second reads what the first has trained
+        if rerun and home.path not in session.trained:
+            home.clear()
+        if not home.is_done():
+            home.begin(to_yaml(job.config), about)
+        _train(job, method, classifier, home, session)
+        if not home.is_done():
+            home.finish(json.dumps({"hash": hash, **plain(identity)}, indent=2) + "\n")
+        session.trained.add(home.path)
+    return Fitted(training_cost(home.path), home.path.name)
+
+
+def _train(job: Job, method: Method, module: nn.Module, home: RunDirectory, session: Session) -> None:
+    """Leave the trained weights of `module` in `home` unless they are there, and load them from there."""
+    weights = home / "last.safetensors"
+    if not weights.is_file():
+        fit(
+            method,
+            job.train_split,
+            job.indices,
+            job.plan,
+            job.config.train,
+            seed=job.config.seed,
+            device=job.device,
+            folder=home.path,
+            reporter=session.reporter,
+        )
+        save_weights(module, home.path)
+    module.load_state_dict(read_tensors(weights))
+
+
+def _classifier_identity(job: Job, method: Method, classifier: nn.Module) -> dict[str, Any]:
+    """What decides a shared classifier: all that decides the run but the method and what happens after training.
+
+    The starting weights and the optimizer's groups are part of it, so two methods share a classifier only if they
+    would have trained the same one.
+    """
+    config = job.identity["config"]
+    names = {id(parameter): name for name, parameter in classifier.named_parameters()}
+    groups = [
+        {name: value for name, value in group.items() if name != "params"}
+        | {"params": sorted(names[id(parameter)] for parameter in group["params"])}
+        for group in method.param_groups(job.config.train)
+    ]
+    return {
+        **{name: job.identity[name] for name in ("data", "weights", "checkpoint", "device")},
+        **{name: config[name] for name in ("dataset", "backbone", "pretrained", "train", "seed")},
+        "protocol": {name: config["protocol"][name] for name in ("shots", "budget")},
+        "start": _state_sha256(classifier),
+        "groups": groups,
+    }
+
+
+def _state_sha256(module: nn.Module) -> str:
+    state = hashlib.sha256()
+    for name, value in module.state_dict().items():
+        state.update(f"{name}{tuple(value.shape)}{value.dtype}".encode())
+        state.update(value.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy().tobytes())
+    return state.hexdigest()
+
+
+@contextmanager
+def _deterministic(device: torch.device) -> Iterator[None]:
+    """Ask torch for algorithms that repeat bit for bit; it warns where an operation has none."""
+    if device.type == "cuda":
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+    settings: Any = torch.utils.deterministic
+    before = torch.are_deterministic_algorithms_enabled(), torch.is_deterministic_algorithms_warn_only_enabled()
+    fill = settings.fill_uninitialized_memory
+    torch.use_deterministic_algorithms(True, warn_only=True)
+    settings.fill_uninitialized_memory = False  # costs time, and nothing here reads what it did not write
+    try:
+        yield
+    finally:
+        torch.use_deterministic_algorithms(before[0], warn_only=before[1])
+        settings.fill_uninitialized_memory = fill
+
+
+# --- record ----------------------------------------------------------------------------------------------------------
+
+
+def _drawn(job: Job) -> dict[str, Any]:
+    """The content of `subset.json`."""
+    protocol = job.config.protocol
+    content: dict[str, Any] = {"revision": job.dataset.info.revision, "seed": job.config.seed}
+    if protocol.shots is not None:
+        content["train"] = {"per_class": protocol.shots, "ids": [job.train_split.ids[i] for i in job.indices]}
+    if protocol.val_per_class is not None:
+        content["val"] = {"per_class": protocol.val_per_class, "ids": list(job.val_split.ids)}
+    return content
+
+
+def _ledger(job: Job, reader: AnnotationReader, splits: dict[str, Split]) -> dict[str, Any]:
+    """What touched the numbers."""
+    config = job.config
+    trained = job.training != "none"
+    return {
+        "training": job.training,
+        "labels": {
+            "train": len(job.indices) if trained else 0,
+            **{name: len(split) for name, split in splits.items()},  # which class's map is read, and class metrics
+        },
+        "optimizer_steps": job.plan.steps if trained else 0,
+        "annotations": reader.uses(),
+        "checkpoint": config.protocol.checkpoint,
+        "threshold": config.protocol.threshold,
+        "weights": job.weights,
+        "start": config.checkpoint and {"path": config.checkpoint, "sha256": job.identity["checkpoint"]},
+        "seeds": [config.seed],
+        "search": "none (untuned)",
+        "test_images": len(splits["test"]),
+    }
+
+
+def _sizes(job: Job, method: Method) -> dict[str, float | None]:
+    parameters = list(method.parameters())
+    trainable = sum(each.numel() for each in parameters if each.requires_grad) if job.training != "none" else 0
+    return {"parameters": sum(each.numel() for each in parameters), "trainable": trainable}

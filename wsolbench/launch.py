@@ -1,0 +1,81 @@
+"""Many runs, one after another: a run that fails does not take the others with it."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+
+from wsolbench.config import RunConfig
+from wsolbench.engine import Job, Outcome, Session, open_job, run_job
+from wsolbench.errors import UsageError
+from wsolbench.progress import Reporter
+from wsolbench.rundir import reason
+
+__all__ = ["Outcome", "run_all"]
+
+
+def run_all(configs: Sequence[RunConfig], *, rerun: bool = False, reporter: Reporter | None = None) -> list[Outcome]:
+    """Carry out every configuration; finished ones are skipped unless `rerun`.
+
+    Args:
+        configs: composed and checked.
+        rerun: forget earlier results of these configurations.
+        reporter: tells the user; by default bars on a terminal, plain lines elsewhere.
+
+    Returns:
+        one outcome per configuration, in order; "failed" ones say why.
+
+    Raises:
+        UsageError: one of the configurations makes no sense; none was started.
+        KeyboardInterrupt: after the state of the current run was saved.
+    """
+    reporter = reporter or Reporter()
+    session = Session(reporter)
+    outcomes: list[Outcome] = []
+    with reporter.live():
+        opened = [_open(config, session) for config in configs]
+        with reporter.bar("runs", len(configs), unit="runs") as advance:
+            for number, job in enumerate(opened, 1):
+                title = f"[{number}/{len(opened)}]"
+                started = time.perf_counter()
+                outcome = job if isinstance(job, Outcome) else _run(job, session, title, rerun)
+                outcomes.append(outcome)
+                reporter.message(f"{title} {_name(job)}: {_sentence(outcome, time.perf_counter() - started)}")
+                advance(1)
+    return outcomes
+
+
+def _open(config: RunConfig, session: Session) -> Job | Outcome:
+    try:
+        return open_job(config, session)
+    except UsageError:
+        raise  # the request is wrong: nothing is started
+    except Exception as error:  # noqa: BLE001 (a plug-in may raise anything; the others go on)
+        return Outcome(config, None, "failed", reason(error))
+
+
+def _run(job: Job, session: Session, title: str, rerun: bool) -> Outcome:
+    if not job.directory.is_done() or rerun:
+        session.reporter.message(f"{title} {job}: running")
+    try:
+        return run_job(job, session, rerun=rerun)
+    except KeyboardInterrupt:
+        session.reporter.message(
+            f"{title} {job}: interrupted, its state is saved in {job.directory.path}; "
+            "run the same command again to resume"
+        )
+        raise
+    except Exception as error:  # noqa: BLE001 (a plug-in may raise anything; the others go on)
+        return Outcome(job.config, job.directory.path, "failed", reason(error))
+
+
+def _name(job: Job | Outcome) -> str:
+    return str(job) if isinstance(job, Job) else f"{job.config.method.get('name')} on {job.config.dataset.get('name')}"
+
+
+def _sentence(outcome: Outcome, seconds: float) -> str:
+    if outcome.status == "done" and outcome.record is not None:
+        cells = {cell.column: cell.value for cell in outcome.record.cells}
+        shown = ", ".join(f"{name} {100 * value:.1f}" for name, value in cells.items() if name.startswith("GT-known"))
+        return f"done in {seconds:.1f} s, {shown}"
+    return f"{outcome.status} ({outcome.reason})"

@@ -1,0 +1,274 @@
+"""The run directory: where it lies, whose it is, files that are whole or absent, and one process at a time."""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import importlib.metadata
+import json
+import os
+import platform
+import shutil
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import fields, is_dataclass
+from enum import Enum
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from wsolbench.errors import UsageError, WsolbenchError
+from wsolbench.registry import slug
+
+RECORD = "record.json"
+PACKAGES = (
+    "wsolbench",
+    "torch",
+    "torchvision",
+    "timm",
+    "numpy",
+    "opencv-python-headless",
+    "safetensors",
+    "torchmetrics",
+)
+OURS = (  # what a run may leave; `clear` removes nothing else. The mark of being done goes first
+    RECORD,
+    "classifier.json",
+    "failed.json",
+    "state.pt",
+    "last.safetensors",
+    "levels.npz",
+    "images.csv.gz",
+    "subset.json",
+    "train.jsonl",
+    "env.json",
+    "config.yaml",
+)
+
+
+# --- identity --------------------------------------------------------------------------------------------------------
+
+
+def plain(value: Any) -> Any:
+    """Dataclasses, enums, paths and tuples as what JSON and YAML hold."""
+    if is_dataclass(value) and not isinstance(value, type):
+        return {field.name: plain(getattr(value, field.name)) for field in fields(value)}
+    if isinstance(value, dict):
+        return {str(key): plain(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [plain(item) for item in value]
+    if isinstance(value, Enum):
+        return value.value
+    return str(value) if isinstance(value, Path) else value
+
+
+def digest(identity: Any) -> str:
+    """SHA-256 over plain values, independent of the order of keys.
+
+    >>> digest({"a": 1, "b": 2}) == digest({"b": 2, "a": 1})
+    True
+    """
+    text = json.dumps(plain(identity), sort_keys=True, ensure_ascii=False)
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def file_sha256(path: str | Path) -> str:
+    """SHA-256 of a file's bytes; a `UsageError` if it cannot be read."""
+    try:
+        with Path(path).open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError as error:
+        raise UsageError(f"file '{path}' cannot be read: {error.strerror}") from error
+
+
+def run_path(out: str | Path, dataset: str, method: str, backbone: str, protocol: str, seed: int, hash: str) -> Path:
+    """out/runs/<dataset>/<method>/<backbone>/<protocol>/s<seed>-<hash8>."""
+    folders = (slug(name) or "-" for name in (dataset, method, backbone, protocol))
+    return Path(out, "runs", *folders, f"s{seed}-{hash[:8]}")
+
+
+def classifier_path(out: str | Path, dataset: str, hash: str) -> Path:
+    """Where a classifier lies that several post-hoc methods read."""
+    return Path(out, "runs", slug(dataset), "_classifiers", hash[:8])
+
+
+# --- files that are whole or absent ----------------------------------------------------------------------------------
+
+
+def write_bytes(path: Path, content: bytes) -> None:
+    """Write a file atomically: after a crash it holds the old content or the new, never a part."""
+    temporary = path.with_name(path.name + ".tmp")
+    with temporary.open("wb") as file:
+        file.write(content)
+        file.flush()
+        os.fsync(file.fileno())
+    temporary.replace(path)
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write UTF-8 text atomically."""
+    write_bytes(path, text.encode())
+
+
+def write_json(path: Path, content: Any) -> None:
+    """Write JSON atomically."""
+    write_text(path, json.dumps(plain(content), indent=2, ensure_ascii=False) + "\n")
+
+
+def check_writable(out: str | Path) -> None:
+    """Raise `UsageError` unless files can be made below `out`."""
+    folder = Path(out, "runs")
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        probe = folder / f".probe-{os.getpid()}"
+        probe.touch()
+        probe.unlink()
+    except OSError as error:
+        raise UsageError(f"output folder '{out}' cannot be written: {error.strerror or error}") from error
+
+
+# --- the directory ---------------------------------------------------------------------------------------------------
+
+
+class RunDirectory:
+    """One run's directory. `done` names the file whose presence means finished.
+
+    Use: `with directory.locked(): if not directory.is_done(): directory.begin(config); ...; directory.finish(text)`.
+    """
+
+    def __init__(self, path: Path, hash: str, done: str = RECORD) -> None:
+        self.path, self.hash, self.done = path, hash, done
+
+    def __truediv__(self, name: str) -> Path:
+        return self.path / name
+
+    def is_done(self) -> bool:
+        return (self.path / self.done).is_file()
+
+    @contextmanager
+    def locked(self, wait: bool = False) -> Iterator[None]:
+        """Keep other processes out; `WsolbenchError` if one is in (`wait`: until it leaves).
+
+        The operating system frees the lock of a process that died, so none can be left behind.
+        """
+        try:
+            self.path.mkdir(parents=True, exist_ok=True)
+            handle = self._acquire(wait)
+        except OSError as error:
+            raise UsageError(f"run directory '{self.path}' cannot be written: {error.strerror or error}") from error
+        try:
+            yield
+        finally:
+            (self.path / ".lock").unlink(missing_ok=True)
+            os.close(handle)  # frees the lock
+
+    def _acquire(self, wait: bool) -> int:
+        lock = self.path / ".lock"
+        while True:
+            handle = os.open(lock, os.O_RDWR | os.O_CREAT, 0o666)
+            try:
+                fcntl.flock(handle, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+            except BlockingIOError:
+                owner = os.read(handle, 200).decode(errors="replace").strip() or "another process"
+                os.close(handle)
+                raise WsolbenchError(f"run directory '{self.path}' is in use by {owner}") from None
+            # the former owner removes the file when it leaves: a lock on a removed file keeps nobody out
+            if lock.exists() and os.fstat(handle).st_ino == lock.stat().st_ino:
+                os.truncate(handle, 0)
+                os.write(handle, f"process {os.getpid()} on {socket.gethostname()}\n".encode())
+                return handle
+            os.close(handle)
+
+    def begin(self, config_yaml: str, environment: dict[str, Any]) -> None:
+        """Claim the directory for this run, or take up where an interrupted run with the same hash left off."""
+        config_file = self.path / "config.yaml"
+        present = sorted(path.name for path in self.path.iterdir() if path.name != ".lock" and path.suffix != ".tmp")
+        if config_file.is_file():
+            owner = config_file.read_text(encoding="utf-8", errors="replace").partition("\n")[0]
+            if owner != self._header():
+                raise WsolbenchError(
+                    f"run directory '{self.path}' belongs to another run (its config.yaml has another hash): "
+                    "move it away, or write to another --out"
+                )
+        elif present:
+            raise WsolbenchError(
+                f"run directory '{self.path}' holds '{present[0]}' but no config.yaml, so it was not made by this run: "
+                "move it away, or write to another --out"
+            )
+        else:
+            write_text(config_file, f"{self._header()}\n{config_yaml}")
+        write_json(self.path / "env.json", environment)
+
+    def clear(self) -> None:
+        """Remove what an earlier run of this configuration left, the mark of being done first."""
+        for name in OURS:
+            (self.path / name).unlink(missing_ok=True)
+        shutil.rmtree(self.partial, ignore_errors=True)
+
+    @property
+    def partial(self) -> Path:
+        """Folder of an unfinished evaluation."""
+        return self.path / "partial"
+
+    def fail(self, error: BaseException, details: str) -> None:
+        """Leave the reason of a failure."""
+        write_json(self.path / "failed.json", {"reason": reason(error), "details": details})
+
+    def finish(self, text: str) -> None:
+        """Write the mark of being done, last of all, and remove what only an unfinished run needs."""
+        write_text(self.path / self.done, text)
+        (self.path / "failed.json").unlink(missing_ok=True)
+        (self.path / "state.pt").unlink(missing_ok=True)
+        shutil.rmtree(self.partial, ignore_errors=True)
+
+    def _header(self) -> str:
+        return f"# hash: {self.hash}"
+
+
+def reason(error: BaseException) -> str:
+    """An error as one sentence: its own text where it is meant for users, else with its type in front."""
+    text = " ".join(str(error).split())
+    return text if isinstance(error, WsolbenchError) and text else f"{type(error).__name__}: {text}".rstrip(": ")
+
+
+# --- environment -----------------------------------------------------------------------------------------------------
+
+
+@lru_cache(maxsize=1)
+def source_commit() -> tuple[str | None, bool | None]:
+    """Commit of the checkout this package runs from and whether it has changes; (None, None) if it is installed."""
+    here = Path(__file__).resolve().parent
+
+    def git(*arguments: str) -> str:
+        command = ["git", "-C", str(here), *arguments]
+        return subprocess.run(command, check=True, capture_output=True, text=True, timeout=20).stdout.strip()
+
+    try:
+        git("ls-files", "--error-unmatch", Path(__file__).name)  # a wheel inside someone's repository is not ours
+        return git("rev-parse", "HEAD"), bool(git("status", "--porcelain", "--untracked-files=no"))
+    except (OSError, subprocess.SubprocessError):
+        return None, None
+
+
+def environment(device: torch.device) -> dict[str, Any]:
+    """What the numbers may depend on besides the configuration: versions, device, threads, commit."""
+    versions = {"python": platform.python_version()}
+    for package in PACKAGES:
+        try:
+            versions[package] = importlib.metadata.version(package)
+        except importlib.metadata.PackageNotFoundError:
+            continue
+    commit, dirty = source_commit()
+    return {
+        "versions": versions,
+        "platform": f"{sys.platform} {platform.machine()}",
+        "device": f"cuda ({torch.cuda.get_device_name(device)})" if device.type == "cuda" else device.type,
+        "threads": torch.get_num_threads(),
+        "commit": commit,
+        "dirty": dirty,
+    }
