@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 from dataclasses import dataclass, field
 from enum import Enum
 from pathlib import Path
 from typing import Any, ClassVar
 
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from wsolbench import recipes
 from wsolbench.compose import expand, protocol_presets, repeat
@@ -200,6 +203,12 @@ def test_a_named_method_is_the_only_target_and_wins() -> None:
         ("train=1", "train.KEY=value"),
         ("method.name=cam", "unknown key 'method.name'"),
         ("train.batch_size=0", "train.batch_size=0 is impossible: the least is 1"),
+        ("train.lr=nan", "train.lr=nan is impossible"),
+        ("train.lr=null", "field 'train.lr' is not Optional"),
+        ("method.area=${oc.env:PATH}", "options of 'sat'"),
+        ("method.area=???", "missing mandatory value"),
+        ("device=${nope}", "Interpolation key 'nope' not found"),
+        ("backbone=[a]", "'backbone=[a]': backbone is a name"),
         ("protocol.shots=0", "the least is 1"),
         ("evaluate.interval=0", "it lies between 0 and 1"),
         ("protocol.threshold=val-box", "unknown protocol.threshold 'val-box', did you mean 'val-boxes'"),
@@ -213,6 +222,36 @@ def test_a_named_method_is_the_only_target_and_wins() -> None:
 )
 def test_bad_keys_and_values_are_refused_in_one_sentence(text: str, sentence: str) -> None:
     assert sentence in refusal(text)
+
+
+@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    key=st.sampled_from(
+        [
+            "seed",
+            "backbone",
+            "device",
+            "root",
+            "experiment",
+            "pretrained",
+            "checkpoint",
+            "train.lr",
+            "train.milestones",
+            "train.optimizer",
+            "method.area",
+            "sat.layer",
+            "method.scales",
+            "method.teacher",
+            "dataset.clutter",
+            "protocol.name",
+        ]
+    ),
+    value=st.text(alphabet="ab01.,[]{}()'\"$:=-+~\\ ", max_size=8),
+)
+def test_no_text_on_the_command_line_is_a_traceback(key: str, value: str) -> None:
+    with contextlib.suppress(UsageError):
+        for run in expand(["sat"], overrides=[f"{key}={value}"], dataset="birds" if key == "experiment" else "badges"):
+            assert from_yaml(to_yaml(run)) == run
 
 
 def test_bad_names_are_refused_with_the_nearest() -> None:

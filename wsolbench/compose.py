@@ -146,8 +146,11 @@ def _compose(
         filled = OmegaConf.structured(cls.Config)
         for key, (value, source) in sections[owner].items():
             _set(filled, key, value, source)
-        OmegaConf.to_object(filled)  # runs the dataclass's own checks now, not in the middle of a sweep
-        config[owner] = {"name": name, **plain(filled)}
+        try:
+            OmegaConf.to_object(filled)  # runs the dataclass's own checks now, not in the middle of a sweep
+            config[owner] = {"name": name, **plain(filled)}
+        except OmegaConfBaseException as error:
+            raise UsageError(f"options of '{name}': {reason(error)}") from error
     return checked(config)
 
 
@@ -175,8 +178,8 @@ def _check_keys(choices: Mapping[str, Choice], classes: Mapping[str, type[Any]],
                 )
             raise unknown_key(choice, sorted(known))
         refuse_sweep_of_lists_and_paths(choice, known[choice.key])
-        if choice.key == "experiment" and not isinstance(choice.values[0], str):
-            raise UsageError(f"'{choice.text}': experiment is the name of a recipe file, or none")
+        if choice.key in ("experiment", "backbone") and not all(isinstance(value, str) for value in choice.values):
+            raise UsageError(f"'{choice.text}': {choice.key} is a name")
 
 
 def _announce(choices: Mapping[str, Choice], classes: Mapping[str, type[Any]], say: Callable[[str], None]) -> None:

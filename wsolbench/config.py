@@ -147,7 +147,7 @@ def checked(config: DictConfig) -> RunConfig:
         ("seed", 0),
     ):
         value = OmegaConf.select(config, key)
-        if value is not None and value < least:
+        if value is not None and not value >= least:  # nan is not
             raise UsageError(f"{key}={value} is impossible: the least is {least}")
     if not 0 < run.evaluate.interval < 1:
         raise UsageError(f"evaluate.interval={run.evaluate.interval} is impossible: it lies between 0 and 1")
