@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 from dataclasses import dataclass, field
 from enum import Enum
 from pathlib import Path
 from typing import Any, ClassVar
 
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from wsolbench import recipes
 from wsolbench.compose import expand, protocol_presets, repeat
@@ -200,6 +203,12 @@ def test_a_named_method_is_the_only_target_and_wins() -> None:
         ("train=1", "train.KEY=value"),
         ("method.name=cam", "unknown key 'method.name'"),
         ("train.batch_size=0", "train.batch_size=0 is impossible: the least is 1"),
+        ("train.lr=nan", "train.lr=nan is impossible"),
+        ("train.lr=null", "field 'train.lr' is not Optional"),
+        ("method.area=${oc.env:PATH}", "options of 'sat'"),
+        ("method.area=???", "missing mandatory value"),
+        ("device=${nope}", "Interpolation key 'nope' not found"),
+        ("backbone=[a]", "'backbone=[a]': backbone is a name"),
         ("protocol.shots=0", "the least is 1"),
         ("evaluate.interval=0", "it lies between 0 and 1"),
         ("protocol.threshold=val-box", "unknown protocol.threshold 'val-box', did you mean 'val-boxes'"),
@@ -215,12 +224,43 @@ def test_bad_keys_and_values_are_refused_in_one_sentence(text: str, sentence: st
     assert sentence in refusal(text)
 
 
+@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    key=st.sampled_from(
+        [
+            "seed",
+            "backbone",
+            "device",
+            "root",
+            "experiment",
+            "pretrained",
+            "checkpoint",
+            "train.lr",
+            "train.milestones",
+            "train.optimizer",
+            "method.area",
+            "sat.layer",
+            "method.scales",
+            "method.teacher",
+            "dataset.clutter",
+            "protocol.name",
+        ]
+    ),
+    value=st.text(alphabet="ab01.,[]{}()'\"$:=-+~\\ ", max_size=8),
+)
+def test_no_text_on_the_command_line_is_a_traceback(key: str, value: str) -> None:
+    with contextlib.suppress(UsageError):
+        for run in expand(["sat"], overrides=[f"{key}={value}"], dataset="birds" if key == "experiment" else "badges"):
+            assert from_yaml(to_yaml(run)) == run
+
+
 def test_bad_names_are_refused_with_the_nearest() -> None:
     assert "unknown method 'satt', did you mean 'sat'" in refusal(methods=("satt",))
     assert "unknown data set 'badge', did you mean 'badges'" in refusal(dataset="badge")
     assert "unknown protocol 'ful', did you mean 'full'" in refusal(protocol="ful")
     assert "unknown protocol '5shots', did you mean '5shot'" in refusal(protocol="5shots")
     assert "unknown protocol '0shot'" in refusal(protocol="0shot")
+    assert "unknown protocol ','" in refusal(protocol=",")
     assert "no method asked for. Known: bas, cam" in refusal(methods=())
 
 
@@ -362,11 +402,11 @@ def test_a_bad_recipe_is_refused_with_its_place(recipe: Path, text: str, sentenc
 
 
 def test_yaml_round_trip() -> None:
-    run = one(
-        "train.optimizer=sgd", "method.layer=first", "train.milestones=[1]", protocol="5shot+reference", seeds=[3]
-    )
+    overrides = ["train.optimizer=sgd", "method.layer=first", "method.teacher=a/b.pt", "train.milestones=[1]"]
+    run = one(*overrides, protocol="5shot+reference", seeds=[3])
     assert from_yaml(to_yaml(run)) == run
     assert "optimizer: sgd" in to_yaml(run)
+    assert "teacher: a/b.pt" in to_yaml(run)
     assert "!!" not in to_yaml(run)
 
 

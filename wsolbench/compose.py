@@ -67,14 +67,13 @@ def expand(
     seed_values = choices.pop("seed").values if "seed" in choices else tuple([0] if seeds is None else seeds)
     backbones = choices.pop("backbone").values if "backbone" in choices else _split(backbone) or (None,)
     experiment = choices.pop("experiment").values[0] if "experiment" in choices else None
+    protocols = _split(protocol) or (protocol,)
     recipes = load_recipes(experiment, dataset, list(classes))
     fixed = {key: value for key, value in flags.items() if key in ("device", "root", "out") and value is not None}
 
     runs: list[RunConfig] = []
     sweep = [[(choice, value) for value in choice.values] for choice in choices.values()]
-    for name, point, seed, asked in itertools.product(
-        _split(protocol), itertools.product(*sweep), seed_values, backbones
-    ):
+    for name, point, seed, asked in itertools.product(protocols, itertools.product(*sweep), seed_values, backbones):
         for method in classes:
             run = _compose(method, dataset, asked, name, recipes, point, {**fixed, "seed": seed})
             if run not in runs:  # e.g. a baseline without a network, once per backbone asked for
@@ -147,8 +146,11 @@ def _compose(
         filled = OmegaConf.structured(cls.Config)
         for key, (value, source) in sections[owner].items():
             _set(filled, key, value, source)
-        OmegaConf.to_object(filled)  # runs the dataclass's own checks now, not in the middle of a sweep
-        config[owner] = {"name": name, **plain(filled)}
+        try:
+            OmegaConf.to_object(filled)  # runs the dataclass's own checks now, not in the middle of a sweep
+            config[owner] = {"name": name, **plain(filled)}
+        except OmegaConfBaseException as error:
+            raise UsageError(f"options of '{name}': {reason(error)}") from error
     return checked(config)
 
 
@@ -176,8 +178,8 @@ def _check_keys(choices: Mapping[str, Choice], classes: Mapping[str, type[Any]],
                 )
             raise unknown_key(choice, sorted(known))
         refuse_sweep_of_lists_and_paths(choice, known[choice.key])
-        if choice.key == "experiment" and not isinstance(choice.values[0], str):
-            raise UsageError(f"'{choice.text}': experiment is the name of a recipe file, or none")
+        if choice.key in ("experiment", "backbone") and not all(isinstance(value, str) for value in choice.values):
+            raise UsageError(f"'{choice.text}': {choice.key} is a name")
 
 
 def _announce(choices: Mapping[str, Choice], classes: Mapping[str, type[Any]], say: Callable[[str], None]) -> None:
