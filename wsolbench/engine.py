@@ -204,6 +204,7 @@ def _carry_out(job: Job, session: Session, about: dict[str, Any], rerun: bool) -
             "data_fingerprint": job.fingerprint,
             "classifier": fitted.classifier,
         },
+        notes=_notes(job),
     )
 
 
@@ -451,6 +452,15 @@ def _ledger(job: Job, reader: AnnotationReader, splits: dict[str, Split]) -> dic
         "search": "none (untuned)",
         "test_images": len(splits["test"]),
     }
+
+
+def _notes(job: Job) -> list[str]:
+    """What a reader of the numbers would otherwise miss."""
+    if "pretrained" in job.method_class.needs and job.weights is None and job.config.checkpoint is None:
+        return [
+            f"{job.config.method['name']} reads pretrained weights, but the backbone's are random (pretrained=false)"
+        ]
+    return []
 
 
 def _sizes(job: Job, method: Method) -> dict[str, float | None]:
