@@ -122,13 +122,6 @@ class AnnotationReader:
                 self._note(name, "masks", purpose, [annotation.id])
         return annotations
 
-    def note_scored(self, name: str, levels: Levels) -> None:
-        """Take over what an interrupted evaluation had read."""
-        ids = levels.ids.tolist()
-        self._note(name, "boxes", "scoring", ids)
-        if levels.foreground is not None:
-            self._note(name, "masks", "scoring", ids)
-
     def choose_on(self, name: str, levels: Levels, purpose: str, kind: str = "boxes") -> bool:
         """Note that a choice is made by outcomes on the split called `name`; says whether that makes it an oracle."""
         self._note(name, kind, purpose, levels.ids.tolist())
