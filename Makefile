@@ -40,6 +40,7 @@ bench: $(STAMP)
 	$(ONE_THREAD) $(BIN)/python -m pytest -o addopts="--import-mode=importlib --strict-markers" --benchmark-only tests/benchmarks
 
 $(STAMP):
+	@$(PYTHON) -c "import sys; sys.exit(sys.version_info < (3, 11) and 'wsolbench needs Python 3.11 or newer, name one: make PYTHON=python3.12')"
 	$(PYTHON) -m venv $(VENV_FLAGS) $(VENV)
 	$(BIN)/python -m pip install --quiet --editable ".[dev]"
 	rm -f $(VENV)/.made-*

@@ -111,7 +111,8 @@ def stage(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Stage:
     made.replace("launch", run_all=made.run_all)
     made.replace("leaderboard", render=made.render, load_records=lambda results: made.records)
     made.replace("profile", profile=made.note("profile", 0))
-    made.replace("pretrain", pretrain=made.note("pretrain"))
+    made.replace("embedded", list_backbones=lambda: ["badges_cnn", "badges_vit.s0"])
+    made.replace("pretrain", pretrain=made.note("pretrain", {"path": "weights"}))
     made.replace("contact_sheet", write_contact_sheet=made.note("sheet", Path("sheet.png")))
     return made
 
@@ -140,7 +141,7 @@ def test_the_command_line_is_frozen() -> None:
         "profile": "--methods --dataset --backbone --device --batch-size --image-size --out",
         "list": "what",
         "data": "",
-        "pretrain": "name --seed --scale --out",
+        "pretrain": "--backbone --seed --scale --out",
     }
     assert {name: flags(verb) for name, verb in verbs.items()} == {
         name: ["-h", "--help", *text.split()] for name, text in frozen.items()
@@ -264,8 +265,9 @@ def test_run_repeats_a_config_file(stage: Stage, tmp_path: Path, capsys: pytest.
         ("data", "say what to do with a data set: show"),
         ("data check badges", "invalid choice: 'check'"),
         ("data show badge", "unknown data set 'badge', did you mean 'badges'?"),
-        ("pretrain", "the following arguments are required: name"),
-        ("pretrain badges_cnn --seed one", "invalid int value: 'one'"),
+        ("pretrain --backbone badges_cn", "unknown embedded backbone 'badges_cn', did you mean 'badges_cnn'?"),
+        ("pretrain --scale 0", "--scale 0.0: expected a number above 0"),
+        ("pretrain --seed one", "invalid int value: 'one'"),
     ],
 )
 def test_wrong_usage_is_one_sentence_and_starts_nothing(
@@ -294,7 +296,7 @@ def test_an_unwritable_folder_is_refused_before_anything_runs(
     stage: Stage, capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
     (tmp_path / "file").write_text("")
-    for words in (["run", "--methods", "sat", "--out", "file/x"], ["pretrain", "badges_cnn", "--out", "file/x"]):
+    for words in (["run", "--methods", "sat", "--out", "file/x"], ["pretrain", "--out", "file/x"]):
         assert "cannot be written" in refused(capsys, *words)
     assert stage.calls == []
 
@@ -318,11 +320,12 @@ def test_leaderboard_prints_what_render_makes(stage: Stage, capsys: pytest.Captu
 def test_profile_and_pretrain_pass_on_what_was_asked(stage: Stage, tmp_path: Path) -> None:
     words = ["profile", "--methods", "sat,cam", "--batch-size", "1,64", "--device", "cpu", "--image-size", "224"]
     assert main([*words, "--out", str(tmp_path / "p.csv")]) == 0
-    assert main(["pretrain", "badges_cnn", "--seed", "3", "--scale", "0.5", "--out", "made"]) == 0
+    assert main(["pretrain", "--seed", "3", "--scale", "0.5", "--out", "made"]) == 0
     expected = {"dataset": "badges", "backbone": None, "device": "cpu", "batch_sizes": [1, 64], "image_size": 224}
     assert stage.calls == [
         ("profile", (["sat", "cam"],), {**expected, "out": tmp_path / "p.csv"}),
         ("pretrain", ("badges_cnn", Path("made")), {"seed": 3, "scale": 0.5}),
+        ("pretrain", ("badges_vit.s0", Path("made")), {"seed": 3, "scale": 0.5}),
     ]
 
 

@@ -221,6 +221,7 @@ def test_bad_names_are_refused_with_the_nearest() -> None:
     assert "unknown protocol 'ful', did you mean 'full'" in refusal(protocol="ful")
     assert "unknown protocol '5shots', did you mean '5shot'" in refusal(protocol="5shots")
     assert "unknown protocol '0shot'" in refusal(protocol="0shot")
+    assert "unknown protocol ','" in refusal(protocol=",")
     assert "no method asked for. Known: bas, cam" in refusal(methods=())
 
 
@@ -362,11 +363,11 @@ def test_a_bad_recipe_is_refused_with_its_place(recipe: Path, text: str, sentenc
 
 
 def test_yaml_round_trip() -> None:
-    run = one(
-        "train.optimizer=sgd", "method.layer=first", "train.milestones=[1]", protocol="5shot+reference", seeds=[3]
-    )
+    overrides = ["train.optimizer=sgd", "method.layer=first", "method.teacher=a/b.pt", "train.milestones=[1]"]
+    run = one(*overrides, protocol="5shot+reference", seeds=[3])
     assert from_yaml(to_yaml(run)) == run
     assert "optimizer: sgd" in to_yaml(run)
+    assert "teacher: a/b.pt" in to_yaml(run)
     assert "!!" not in to_yaml(run)
 
 

@@ -152,23 +152,28 @@ def test_the_source_roots_are_not_packages() -> None:
     assert not (ROOT / "datasets" / "__init__.py").exists()
 
 
-def python(code: str, *folders: Path) -> str:
+def python(code: str, *folders: Path, flags: tuple[str, ...] = ()) -> str:
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(map(str, folders))}
     done = subprocess.run(
-        [sys.executable, "-c", code], check=False, env=environment, capture_output=True, text=True, cwd=folders[-1]
+        [sys.executable, *flags, "-c", code],
+        check=False,
+        env=environment,
+        capture_output=True,
+        text=True,
+        cwd=folders[-1],
     )
     assert done.returncode == 0, done.stderr
     return done.stdout
 
 
 def test_a_bare_checkout_offers_the_builtins() -> None:
-    """Nothing else on the path than the repository's root."""
-    printed = python("import wsolbench; print(*wsolbench.list_methods(), sep='\\n')", ROOT)
+    """Nothing else on the path than the repository's root: -S leaves out whatever is installed."""
+    printed = python("import wsolbench; print(*wsolbench.list_methods(), sep='\\n')", ROOT, flags=("-S",))
     assert printed.split() == METHODS.names()
 
 
-def test_a_third_party_wheel_is_listed_and_created(tmp_path: Path) -> None:
-    """Build a wheel, install it, find its method on the command line and create it."""
+def test_a_third_party_wheel_is_listed_and_runs(tmp_path: Path) -> None:
+    """Build a wheel, install it, find its method on the command line and run it on the embedded data."""
     files = {
         "source/pyproject.toml": (
             '[build-system]\nrequires = ["hatchling"]\nbuild-backend = "hatchling.build"\n'
@@ -187,10 +192,8 @@ def test_a_third_party_wheel_is_listed_and_created(tmp_path: Path) -> None:
     line = next(line for line in listed.splitlines() if line.split()[0] == "corner")
     assert "Say that the object is in the corner." in line
     assert "corner_method.py:" in line
-    created = python(
-        "import torch, wsolbench; m = wsolbench.create_method('corner', num_classes=2);"
-        "print(m.localize(torch.zeros(3, 3, 4, 5)).maps_Bhw.shape)",
-        ROOT,
-        site,
-    )
-    assert created.strip() == "torch.Size([3, 4, 5])"
+    words = ["run", "--methods", "corner", "--dataset", "badges", "--out", str(tmp_path / "results")]
+    words += ["dataset.train=20", "dataset.val=10", "dataset.test=10"]
+    ran = python(f"import sys; from wsolbench.cli import main; sys.exit(main({words}))", ROOT, site)
+    assert "1 run: 1 done" in ran
+    assert len(list((tmp_path / "results").rglob("record.json"))) == 1

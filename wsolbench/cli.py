@@ -174,11 +174,11 @@ def build_parser() -> argparse.ArgumentParser:
     pretrain = verb(
         "pretrain",
         _pretrain,
-        "Train an embedded backbone as its shipped weights were trained.",
-        "wsolbench pretrain badges_cnn --scale 0.05 --out backbones",
+        "Train the embedded backbones as their shipped weights were trained.",
+        "wsolbench pretrain --backbone badges_cnn --scale 0.05 --out backbones",
     )
-    pretrain.add_argument("name", help="see 'wsolbench list backbones'")
-    pretrain.add_argument("--seed", default=0, type=int, metavar="N", help="default: 0")
+    pretrain.add_argument("--backbone", metavar="NAME", help="see 'wsolbench list backbones' (default: all embedded)")
+    pretrain.add_argument("--seed", type=int, metavar="N", help="default: the one the shipped weights were made with")
     pretrain.add_argument(
         "--scale", default=1.0, type=float, metavar="X", help="share of the full schedule (default: 1)"
     )
@@ -291,10 +291,19 @@ def _data_show(arguments: argparse.Namespace, rest: list[str]) -> int:
 
 
 def _pretrain(arguments: argparse.Namespace, rest: list[str]) -> int:
+    if not arguments.scale > 0:
+        raise UsageError(f"--scale {arguments.scale}: expected a number above 0")
     check_writable(Path(arguments.out))
+    from wsolbench.embedded import list_backbones
     from wsolbench.pretrain import pretrain
 
-    pretrain(arguments.name, Path(arguments.out), seed=arguments.seed, scale=arguments.scale)
+    names = _names(arguments.backbone) or list_backbones()
+    for name in names:
+        if name not in list_backbones():
+            raise unknown("embedded backbone", name, list_backbones())
+    for name in names:
+        summary = pretrain(name, Path(arguments.out), seed=arguments.seed, scale=arguments.scale)
+        print(name, *(f"{key}={value}" for key, value in summary.items()))
     return 0
 
 

@@ -67,14 +67,13 @@ def expand(
     seed_values = choices.pop("seed").values if "seed" in choices else tuple([0] if seeds is None else seeds)
     backbones = choices.pop("backbone").values if "backbone" in choices else _split(backbone) or (None,)
     experiment = choices.pop("experiment").values[0] if "experiment" in choices else None
+    protocols = _split(protocol) or (protocol,)
     recipes = load_recipes(experiment, dataset, list(classes))
     fixed = {key: value for key, value in flags.items() if key in ("device", "root", "out") and value is not None}
 
     runs: list[RunConfig] = []
     sweep = [[(choice, value) for value in choice.values] for choice in choices.values()]
-    for name, point, seed, asked in itertools.product(
-        _split(protocol), itertools.product(*sweep), seed_values, backbones
-    ):
+    for name, point, seed, asked in itertools.product(protocols, itertools.product(*sweep), seed_values, backbones):
         for method in classes:
             run = _compose(method, dataset, asked, name, recipes, point, {**fixed, "seed": seed})
             if run not in runs:  # e.g. a baseline without a network, once per backbone asked for

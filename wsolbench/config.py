@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import Enum
+from pathlib import PurePath
 from typing import Any, cast
 
 from omegaconf import DictConfig, OmegaConf
@@ -157,8 +158,16 @@ def checked(config: DictConfig) -> RunConfig:
 
 
 def plain(config: DictConfig) -> dict[str, Any]:
-    """Structured options as YAML can hold them: enums by name."""
-    return cast(dict[str, Any], OmegaConf.to_container(config, resolve=True, enum_to_str=True))
+    """Structured options as YAML can hold them: enums by name, paths as text."""
+    return cast(dict[str, Any], _without_paths(OmegaConf.to_container(config, resolve=True, enum_to_str=True)))
+
+
+def _without_paths(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _without_paths(held) for key, held in value.items()}
+    if isinstance(value, list):
+        return [_without_paths(held) for held in value]
+    return value.as_posix() if isinstance(value, PurePath) else value
 
 
 def reason(error: Exception) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import functools
 import types
 import typing
 from collections.abc import Iterable, Sequence
@@ -63,6 +64,7 @@ def parse_overrides(texts: Iterable[str]) -> dict[str, Choice]:
     return choices
 
 
+@functools.cache
 def leaves(config_class: type[Any], prefix: str = "") -> dict[str, Any]:
     """Dotted keys of a (nested) dataclass with their type hints.
 
