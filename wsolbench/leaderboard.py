@@ -1,0 +1,392 @@
+"""Run records to a table: what was run, how often, and which number may be compared with which.
+
+A group is data set x backbone x protocol; only inside it are numbers comparable, so only inside it is a best one marked.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+import statistics
+import sys
+from collections import defaultdict
+from collections.abc import Callable, Hashable, Iterable, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from wsolbench.errors import WsolbenchError, unknown
+from wsolbench.record import Cell, RunRecord, read_record
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+ANY_BACKBONE = "any backbone"
+NO_BACKBONE = "-"  # what a record of a method without a network says
+FORMATS = ("csv", "markdown", "table")
+
+METRICS = (
+    "Top-1 Cls", "Top-5 Cls", "GT-known", "Top-1 Loc", "Top-5 Loc", "MaxBoxAcc",
+    "MaxBoxAccV2@.3", "MaxBoxAccV2@.5", "MaxBoxAccV2@.7", "MaxBoxAccV2", "PxAP",
+)  # fmt: skip
+"""Order of columns; metrics not named here follow, in order of appearance."""
+
+# Options which cannot move a number (the run's hash leaves them out too), and those which a group or the seeds stand for.
+_IDLE = re.compile(
+    r"seed|out|root|experiment|device|backbone|dataset(\..*)?|method\.name|protocol\.name|train\.workers"
+    r"|evaluate\.(workers|threads|save_every)"
+)
+
+
+@dataclass(frozen=True)
+class Column:
+    """One metric as chosen by one selector; `oracle`: test boxes chose its threshold."""
+
+    title: str
+    metric: str
+    oracle: bool
+
+    @classmethod
+    def of(cls, cell: Cell) -> Column:
+        """The column a cell stands in."""
+        return cls(cell.column, cell.metric, cell.oracle)
+
+
+@dataclass(frozen=True)
+class Stat:
+    """Mean over seeds in the unit of the record (fractions, seconds).
+
+    `std` is the sample standard deviation over seeds (n > 1); `low` and `high` are the 95 % bootstrap interval over
+    images of a single run (n = 1).
+    """
+
+    mean: float
+    n: int
+    std: float | None = None
+    low: float | None = None
+    high: float | None = None
+
+
+@dataclass(frozen=True)
+class Row:
+    """One method in one configuration, over its seeds."""
+
+    method: str
+    variant: str  # what tells it from the other rows of the method, "" where nothing does
+    backbone: str
+    seeds: tuple[int, ...]
+    deterministic: bool  # nothing is trained and no seed moved a number: shown as one run
+    test_selected: bool
+    values: dict[Column, Stat]
+    cost: dict[str, Stat]
+    records: tuple[RunRecord, ...] = field(repr=False)
+    reference: bool = False  # repeated from the group "any backbone"; never carries a mark
+    best: frozenset[Column] = frozenset()
+
+    @property
+    def label(self) -> str:
+        """Method and variant in one text."""
+        return f"{self.method} ({self.variant})" if self.variant else self.method
+
+
+@dataclass(frozen=True)
+class Group:
+    """Rows that may be compared: same data, backbone and protocol."""
+
+    dataset: str
+    data: str  # fingerprint of the data, "" where the records have none
+    backbone: str
+    protocol: str
+    columns: tuple[Column, ...]
+    rows: tuple[Row, ...]
+    notes: tuple[str, ...] = ()
+
+    @property
+    def title(self) -> str:
+        """What the rows have in common."""
+        return f"{self.dataset} | {self.backbone} | {self.protocol}"
+
+    @property
+    def own_rows(self) -> tuple[Row, ...]:
+        """Rows without those repeated from "any backbone"."""
+        return tuple(row for row in self.rows if not row.reference)
+
+
+def _warn(message: str) -> None:
+    print(f"warning: {message}", file=sys.stderr)
+
+
+def load_records(results: Path, on_skip: Callable[[str], None] = _warn) -> list[RunRecord]:
+    """Read every `record.json` below `results/runs`, or below the folder itself where it has no `runs`.
+
+    A file that cannot be shown is named to `on_skip` in one sentence and left out. Shared classifiers are no runs.
+
+    Raises:
+        WsolbenchError: the folder does not exist.
+    """
+    results = Path(results)
+    if not results.exists():
+        raise WsolbenchError(f"there is no results folder '{results}'; `wsolbench run` makes one")
+    base = results / "runs" if (results / "runs").is_dir() else results
+    paths = [base] if base.is_file() else sorted(base.rglob("record.json"))
+    records = []
+    for path in paths:
+        if "_classifiers" in path.relative_to(base).parts:
+            continue
+        try:
+            records.append(read_record(path))
+        except WsolbenchError as error:
+            on_skip(f"{error}; it is left out")
+    return records
+
+
+def summarise(records: Iterable[RunRecord]) -> list[Group]:
+    """Group records into tables: rows per method and configuration, mean and spread over seeds, best marks."""
+    grouped: dict[tuple[str, str, str, str], list[RunRecord]] = defaultdict(list)
+    for record in records:
+        grouped[record.dataset, _data_key(record), record.protocol, record.backbone].append(record)
+    labels = _dataset_labels([group[0] for group in grouped.values()])
+    references = {key[:3]: _rows(group) for key, group in grouped.items() if key[3] == NO_BACKBONE}
+    groups = []
+    for key in sorted(grouped, key=_group_order):
+        dataset, data, protocol, backbone = key
+        rows, notes = _rows(grouped[key])
+        rows = _mark_best(_order(rows))
+        if backbone != NO_BACKBONE:
+            shared = _order(references.get(key[:3], ([], []))[0])
+            rows += [replace(row, reference=True) for row in shared]
+        groups.append(
+            Group(
+                dataset=labels[dataset, data],
+                data=str(grouped[key][0].provenance.get("data_fingerprint") or ""),
+                backbone=ANY_BACKBONE if backbone == NO_BACKBONE else backbone,
+                protocol=protocol,
+                columns=_columns(rows),
+                rows=tuple(rows),
+                notes=tuple(notes),
+            )
+        )
+    return groups
+
+
+def _data_key(record: RunRecord) -> str:
+    return str(record.provenance.get("data_fingerprint") or json.dumps(record.config.get("dataset"), sort_keys=True))
+
+
+def _group_order(key: tuple[str, str, str, str]) -> tuple[Any, ...]:
+    dataset, data, protocol, backbone = key
+    natural = [(not part.isdigit(), part.zfill(9)) for part in re.split(r"(\d+)", protocol) if part]
+    return dataset, data, natural, backbone == NO_BACKBONE, backbone
+
+
+def _dataset_labels(samples: Sequence[RunRecord]) -> dict[tuple[str, str], str]:
+    """Names for data: the data set's name, plus what differs where one name stands for different data."""
+    by_name: dict[str, dict[str, RunRecord]] = defaultdict(dict)
+    for record in samples:
+        by_name[record.dataset].setdefault(_data_key(record), record)
+    labels = {}
+    for name, variants in by_name.items():
+        options = [_flat(record.config.get("dataset") or {}) for record in variants.values()]
+        suffixes = _differences(options)
+        for (key, record), suffix in zip(variants.items(), suffixes, strict=True):
+            if len(variants) > 1 and (not suffix or suffixes.count(suffix) > 1):
+                print_ = str(record.provenance.get("data_fingerprint") or key)[:8]
+                suffix = ", ".join(filter(None, (suffix, f"data {print_}")))
+            labels[name, key] = f"{name} ({suffix})" if suffix else name
+    return labels
+
+
+def _flat(options: dict[str, Any], prefix: str = "") -> dict[str, Hashable]:
+    """Nested options as dotted keys with hashable values; None is left out, as if never given."""
+    result: dict[str, Hashable] = {}
+    for key, value in options.items():
+        if isinstance(value, dict):
+            result |= _flat(value, f"{prefix}{key}.")
+        elif value is not None:
+            result[f"{prefix}{key}"] = json.dumps(value) if isinstance(value, list) else value
+    return result
+
+
+def untrained(record: RunRecord) -> bool:
+    """Nothing was trained for the run: a control or a trivial baseline."""
+    training = record.ledger.get("training")
+    if training is not None:
+        return bool(training == "none")
+    return not record.cost.get("train_seconds") and not record.cost.get("trainable")
+
+
+def device(record: RunRecord) -> str:
+    """The device a run used and its name, as one text."""
+    kind, name = record.provenance.get("device"), record.provenance.get("device_name")
+    return f"{kind or 'unknown device'} ({name})" if name else str(kind or "unknown device")
+
+
+def _identity(record: RunRecord) -> dict[str, Hashable]:
+    """All that makes a run what it is, but for the seed and what its group says."""
+    options = {key: value for key, value in _flat(record.config).items() if not _IDLE.fullmatch(key)}
+    if untrained(record):  # a sweep over training settings does not make a second centre box
+        options = {key: value for key, value in options.items() if not key.startswith("train.")}
+    weights = str(record.provenance.get("weights_sha256") or "none")[:8]
+    version = str(record.provenance.get("method_version"))
+    return options | {"device": device(record), "weights": weights, "version": version}
+
+
+def _differences(options: Sequence[dict[str, Hashable]], limit: int = 3) -> list[str]:
+    """For each of several option sets, the options in which they differ, as "key=value, ..." with short keys."""
+    missing = object()
+    keys = sorted({key for each in options for key in each})
+    differing = [key for key in keys if len({each.get(key, missing) for each in options}) > 1]
+    tails = [key.rsplit(".", 1)[-1] for key in differing]
+    names = {key: tail if tails.count(tail) == 1 else key for key, tail in zip(differing, tails, strict=True)}
+    texts = []
+    for each in options:
+        parts = [f"{names[key]}={each[key]}" for key in differing if key in each]
+        texts.append(", ".join(parts[:limit]) + (f", {len(parts) - limit} more" if len(parts) > limit else ""))
+    return texts
+
+
+def _rows(records: Sequence[RunRecord]) -> tuple[list[Row], list[str]]:
+    """Rows of one group without marks, and what a reader must know about how they were made."""
+    by_method: dict[str, dict[tuple[Any, ...], list[RunRecord]]] = defaultdict(lambda: defaultdict(list))
+    for record in records:
+        identity = tuple(sorted(_identity(record).items(), key=lambda item: item[0]))
+        by_method[record.method][identity].append(record)
+    rows: list[Row] = []
+    notes: list[str] = []
+    for method, variants in by_method.items():
+        suffixes = _differences([dict(identity) for identity in variants])
+        for runs, suffix in zip(variants.values(), suffixes, strict=True):
+            if suffixes.count(suffix) > 1:
+                suffix = ", ".join(filter(None, (suffix, runs[0].hash[:8])))
+            row, dropped = _row(method, suffix, runs)
+            rows.append(row)
+            notes += dict.fromkeys(f"{row.label}: {note.rstrip('.')}" for run in row.records for note in run.notes)
+            if dropped:
+                notes.append(
+                    f"{row.label}: {dropped} older record(s) of the same configuration and seed are not shown; "
+                    "code, weights or data order moved between them"
+                )
+            commits = {str(run.provenance.get("commit"))[:10] for run in row.records}
+            if len(commits) > 1:
+                notes.append(f"{row.label}: its seeds were run at different commits ({', '.join(sorted(commits))})")
+            missing = sorted({column.title for column, stat in row.values.items() if stat.n < len(row.seeds)})
+            if missing and not row.deterministic:
+                notes.append(f"{row.label}: not every seed has a value for {', '.join(missing)}")
+    return rows, notes
+
+
+def _row(method: str, variant: str, records: Sequence[RunRecord]) -> tuple[Row, int]:
+    newest: dict[int, RunRecord] = {}
+    for record in sorted(records, key=lambda record: str(record.provenance.get("created") or "")):
+        newest[record.seed] = record
+    runs = [newest[seed] for seed in sorted(newest)]
+    outcomes = {tuple((cell.column, cell.oracle, cell.value) for cell in run.cells) for run in runs}
+    deterministic = len(outcomes) == 1 and all(untrained(run) for run in runs)
+    shown = runs[:1] if deterministic else runs
+    cells: dict[Column, list[Cell]] = defaultdict(list)
+    for cell in (cell for run in shown for cell in run.cells):
+        if math.isfinite(cell.value):
+            cells[Column.of(cell)].append(cell)
+    costs: dict[str, list[float]] = defaultdict(list)
+    for name, value in (item for run in runs for item in run.cost.items()):
+        if value is not None and math.isfinite(value):
+            costs[name].append(value)
+    row = Row(
+        method=method,
+        variant=variant,
+        backbone=runs[0].backbone,
+        seeds=tuple(run.seed for run in shown),
+        deterministic=deterministic,
+        test_selected=any(run.test_selected for run in shown),
+        values={column: _stat(found) for column, found in cells.items()},
+        cost={name: _spread(values) for name, values in costs.items()},
+        records=tuple(shown),
+    )
+    return row, len(records) - len(runs)
+
+
+def _stat(cells: Sequence[Cell]) -> Stat:
+    if len(cells) == 1:
+        return Stat(cells[0].value, 1, low=cells[0].low, high=cells[0].high)
+    return _spread([cell.value for cell in cells])
+
+
+def _spread(values: Sequence[float]) -> Stat:
+    return Stat(statistics.fmean(values), len(values), statistics.stdev(values) if len(values) > 1 else None)
+
+
+def _columns(rows: Sequence[Row]) -> tuple[Column, ...]:
+    found = list(dict.fromkeys(column for row in rows for column in row.values))
+    metrics = [*METRICS, *dict.fromkeys(column.metric for column in found if column.metric not in METRICS)]
+    return tuple(sorted(found, key=lambda column: (metrics.index(column.metric), column.oracle, column.title)))
+
+
+def leading(columns: Iterable[Column]) -> Column | None:
+    """The column rows are ordered by: the first localisation metric, one without test boxes where there is one."""
+    return min(
+        (column for column in columns if not column.metric.endswith("Cls")),
+        key=lambda column: (
+            column.oracle,
+            METRICS.index(column.metric) if column.metric in METRICS else len(METRICS),
+        ),
+        default=None,
+    )
+
+
+def _order(rows: Sequence[Row]) -> list[Row]:
+    column = leading(_columns(rows))
+    worst = Stat(-1.0, 0)
+    return sorted(rows, key=lambda row: (-(row.values.get(column, worst) if column else worst).mean, row.label))
+
+
+def _mark_best(rows: Sequence[Row]) -> list[Row]:
+    """Mark the highest mean of each column; rows selected on test boxes do not compete with rows that were not."""
+    honest = [row for row in rows if not row.test_selected] or list(rows)
+    best: dict[Column, float] = {}
+    for column in _columns(honest):
+        means = [row.values[column].mean for row in honest if column in row.values]
+        if len(means) > 1:  # the best of one is no finding
+            best[column] = max(means)
+    return [
+        replace(row, best=frozenset(c for c, top in best.items() if c in row.values and row.values[c].mean == top))
+        if any(row is each for each in honest)
+        else row
+        for row in rows
+    ]
+
+
+def render(records: Iterable[RunRecord], format: str = "table", console: Console | None = None) -> str | None:
+    """Show records as "table" (printed; returns None), "markdown" or "csv" (returned)."""
+    from wsolbench import tables
+
+    if format not in FORMATS:
+        raise unknown("format", format, FORMATS)
+    groups = summarise(records)
+    if format == "csv":
+        return tables.to_csv(groups)
+    if format == "markdown":
+        return tables.to_markdown(groups)
+    tables.print_groups(groups, console)
+    return None
+
+
+def write_results(records: Iterable[RunRecord], folder: Path, command: str) -> list[Path]:
+    """Write `leaderboard.md` and `leaderboard.csv` into `folder`, atomically, with the `command` that made the runs."""
+    from wsolbench import tables
+
+    groups = summarise(records)
+    folder = Path(folder)
+    written = []
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        for name, text in (
+            ("leaderboard.md", tables.to_markdown(groups, command)),
+            ("leaderboard.csv", tables.to_csv(groups, command)),
+        ):
+            temporary = folder / f"{name}.tmp"
+            temporary.write_text(text, encoding="utf-8")
+            written.append(temporary.replace(folder / name))
+    except OSError as error:
+        raise WsolbenchError(f"the leaderboard could not be written to '{folder}': {error.strerror}") from error
+    return written
