@@ -9,10 +9,11 @@ import pytest
 from engine_fakes import CLASSES, FakeSplit
 
 from wsolbench.config import Budget, ProtocolConfig, TrainConfig
-from wsolbench.data import Subset, train_batches
+from wsolbench.data import Subset, train_batches, train_steps
 from wsolbench.errors import UsageError
 from wsolbench.levels import score_maps
 from wsolbench.protocol import AnnotationReader, check_protocol, draw_per_class, training_plan
+from wsolbench.types import Batch
 
 
 def draw(split: FakeSplit, count: int, seed: int = 0, revision: str = "r1", what: str = "training") -> list[str]:
@@ -74,13 +75,25 @@ def test_the_only_batch_is_never_dropped() -> None:
     assert len(list(train_batches(split, range(6), batch_size=4, seed=0, epoch=0))) == 1
 
 
-def test_skipped_batches_leave_the_others_as_they_are() -> None:
+def test_a_steps_batch_is_a_function_of_seed_and_step() -> None:
     split = FakeSplit("train", per_class=4)
-    options = {"batch_size": 4, "seed": 3, "epoch": 2}
-    whole = list(train_batches(split, range(12), **options))  # type: ignore[arg-type]
-    rest = list(train_batches(split, range(12), skip=2, **options))  # type: ignore[arg-type]
-    assert [batch.ids for batch in rest] == [whole[2].ids]
-    assert rest[0].images_BCHW.equal(whole[2].images_BCHW)
+
+    def steps(first: int, last: int, workers: int = 0) -> list[Batch]:
+        options = {"batch_size": 5, "seed": 3, "first": first, "last": last, "workers": workers}
+        return list(train_steps(split, range(12), **options))  # type: ignore[arg-type]
+
+    whole = steps(0, 7)  # two batches of five an epoch
+    assert len(whole) == 7
+    epochs = [
+        batch for epoch in range(4) for batch in train_batches(split, range(12), batch_size=5, seed=3, epoch=epoch)
+    ]
+    for first in (0, 1, 2, 5):
+        for one, other in zip(steps(first, 7), whole[first:], strict=True):
+            assert one.ids == other.ids
+            assert one.images_BCHW.equal(other.images_BCHW)
+    assert [batch.ids for batch in steps(1, 7, workers=2)] == [batch.ids for batch in epochs[1:7]]
+    assert len({*whole[0].ids, *whole[1].ids}) == 10
+    assert whole[0].ids != whole[2].ids
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import subprocess
 import sys
@@ -15,7 +16,6 @@ from wsolbench.errors import UsageError, WsolbenchError
 from wsolbench.rundir import (
     OURS,
     RunDirectory,
-    check_writable,
     digest,
     environment,
     plain,
@@ -67,6 +67,24 @@ def test_the_lock_of_a_dead_process_is_taken_over(tmp_path: Path) -> None:
     assert (run / ".lock").is_file()
     with run.locked():
         run.begin("seed: 0\n", {})
+
+
+def test_a_lock_on_a_removed_file_keeps_nobody_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    first, second = directory(tmp_path), directory(tmp_path)
+    first.path.mkdir()
+    whole, calls = fcntl.flock, []
+
+    def flock(handle: int, how: int) -> None:
+        if not calls:  # the former owner leaves after this process opened the file and before it locks it
+            (first / ".lock").unlink()
+        calls.append(how)
+        whole(handle, how)
+
+    monkeypatch.setattr(fcntl, "flock", flock)
+    with first.locked():
+        assert len(calls) == 2
+        with pytest.raises(WsolbenchError, match="in use by"), second.locked():
+            pass
 
 
 def test_a_half_written_directory_of_the_same_run_is_taken_up(tmp_path: Path) -> None:
@@ -124,8 +142,6 @@ def test_a_file_is_whole_or_absent(tmp_path: Path) -> None:
 
 def test_output_that_cannot_be_written_is_a_usage_error(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
-    with pytest.raises(UsageError, match=r"output folder '.*file/results' cannot be written: Not a directory"):
-        check_writable(tmp_path / "file" / "results")
     with pytest.raises(UsageError, match="cannot be written"), directory(tmp_path / "file").locked():
         pass
 

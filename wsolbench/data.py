@@ -115,17 +115,43 @@ def stable_seed(*parts: object) -> int:
 
 
 class _Augmented(TorchDataset[Sample]):
-    """One epoch of a split: each image's augmentation comes from (seed, epoch, id), whichever worker loads it."""
+    """Images by (epoch, index): augmentation comes from (seed, epoch, id), whichever worker loads the image."""
 
-    def __init__(self, split: Split, seed: int, epoch: int) -> None:
-        self.split, self.seed, self.epoch = split, seed, epoch
+    def __init__(self, split: Split, seed: int) -> None:
+        self.split, self.seed = split, seed
 
     def __len__(self) -> int:
         return len(self.split)
 
-    def __getitem__(self, index: int) -> Sample:
-        key = stable_seed("augment", self.seed, self.epoch, self.split.ids[index])
-        return self.split.sample(index, torch.Generator().manual_seed(key))
+    def __getitem__(self, key: tuple[int, int]) -> Sample:
+        epoch, index = key
+        seed = stable_seed("augment", self.seed, epoch, self.split.ids[index])
+        return self.split.sample(index, torch.Generator().manual_seed(seed))
+
+
+@dataclass(frozen=True)
+class _Steps:
+    """What each of the steps first .. last - 1 loads; an epoch's order is drawn from (seed, epoch)."""
+
+    indices: Sequence[int]
+    batch_size: int
+    seed: int
+    first: int
+    last: int
+
+    def __len__(self) -> int:
+        return self.last - self.first
+
+    def __iter__(self) -> Iterator[list[tuple[int, int]]]:
+        per_epoch = steps_per_epoch(len(self.indices), self.batch_size)
+        step = self.first
+        while step < self.last:
+            epoch, done = divmod(step, per_epoch)
+            random = np.random.RandomState(stable_seed("order", self.seed, epoch) % 2**32)
+            order = [(epoch, self.indices[i]) for i in random.permutation(len(self.indices))]
+            for at in range(done, min(per_epoch, done + self.last - step)):
+                yield order[at * self.batch_size : (at + 1) * self.batch_size]
+                step += 1
 
 
 class _Plain(TorchDataset[Sample]):
@@ -148,25 +174,46 @@ def collate(samples: Sequence[Sample]) -> Batch:
     )
 
 
-def train_batches(
-    split: Split, indices: Sequence[int], *, batch_size: int, seed: int, epoch: int, workers: int = 0, skip: int = 0
-) -> DataLoader[Any]:
-    """One epoch over `indices` in an order drawn from (seed, epoch), without its first `skip` batches.
+def steps_per_epoch(images: int, batch_size: int) -> int:
+    """Batches of an epoch: a last part batch is dropped unless it is the only one.
 
-    A last part batch is dropped unless it is the only one.
+    >>> steps_per_epoch(10, 4), steps_per_epoch(3, 4)
+    (2, 1)
     """
-    order = np.random.RandomState(stable_seed("order", seed, epoch) % 2**32).permutation(len(indices))
-    chosen = [indices[i] for i in order]
-    batch_size = min(batch_size, len(chosen))
+    return max(1, images // batch_size)
+
+
+def train_steps(
+    split: Split, indices: Sequence[int], *, batch_size: int, seed: int, first: int, last: int, workers: int = 0
+) -> DataLoader[Any]:
+    """The batches of optimizer steps first .. last - 1 over `indices`, through as many epochs as that takes.
+
+    A step's batch is a function of (seed, step) alone, so training can go on from any step. One loader for all epochs:
+    workers live through them, which few-shot training with its epochs of one step would not survive otherwise.
+    """
     return DataLoader(
-        _Augmented(split, seed, epoch),
-        batch_size=batch_size,
-        sampler=chosen[skip * batch_size :],
-        drop_last=True,
+        _Augmented(split, seed),
+        batch_sampler=_Steps(indices, batch_size, seed, first, last),
         collate_fn=collate,
         num_workers=workers,
         worker_init_fn=leave_to_parent,
         generator=torch.Generator().manual_seed(0),  # keeps the global generator untouched
+    )
+
+
+def train_batches(
+    split: Split, indices: Sequence[int], *, batch_size: int, seed: int, epoch: int, workers: int = 0
+) -> DataLoader[Any]:
+    """One epoch of `train_steps`."""
+    count = steps_per_epoch(len(indices), batch_size)
+    return train_steps(
+        split,
+        indices,
+        batch_size=batch_size,
+        seed=seed,
+        first=epoch * count,
+        last=(epoch + 1) * count,
+        workers=workers,
     )
 
 

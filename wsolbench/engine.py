@@ -21,18 +21,17 @@ from wsolbench.cells import compute_cells
 from wsolbench.checkpoint import read_tensors
 from wsolbench.config import RunConfig, build_dataset_config, build_method_config, to_yaml
 from wsolbench.data import Dataset, Split, Subset, create_dataset, stable_seed
-from wsolbench.errors import UsageError, unknown
 from wsolbench.evaluation import Geometry, evaluate, outcomes_csv
 from wsolbench.fit import fit, save_weights, training_cost
 from wsolbench.levels import save_levels
 from wsolbench.method import Method, Training, create_method
+from wsolbench.preflight import check_device, check_writable
 from wsolbench.progress import Reporter, Silent
 from wsolbench.protocol import AnnotationReader, TrainingPlan, check_protocol, draw_per_class, training_plan
 from wsolbench.record import RunRecord, read_record, to_json
 from wsolbench.registry import DATASETS, METHODS
 from wsolbench.rundir import (
     RunDirectory,
-    check_writable,
     classifier_path,
     digest,
     environment,
@@ -205,6 +204,7 @@ def _carry_out(job: Job, session: Session, about: dict[str, Any], rerun: bool) -
             "data_fingerprint": job.fingerprint,
             "classifier": fitted.classifier,
         },
+        notes=_notes(job),
     )
 
 
@@ -218,7 +218,7 @@ def open_job(config: RunConfig, session: Session) -> Job:
     method_class: type[Method] = METHODS.get(config.method["name"])
     method_options = _options(build_method_config, method_class, config.method)
     dataset_options = _options(build_dataset_config, DATASETS.get(config.dataset["name"]), config.dataset)
-    check_writable(config.out)
+    check_writable(Path(config.out))
     dataset, fingerprint = session.dataset(config)
     protocol, revision = config.protocol, dataset.info.revision
     draw = partial(draw_per_class, revision=revision, seed=config.seed)
@@ -271,17 +271,9 @@ def resolve_device(name: str) -> torch.device:
     >>> resolve_device("cpu").type
     'cpu'
     """
+    check_device(name)
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "cpu"
-    kind, _, index = name.partition(":")
-    if kind not in ("cpu", "cuda") or (index and not index.isdigit()):
-        raise unknown("device", name, ["auto", "cpu", "cuda", "cuda:0"])
-    if kind == "cuda" and int(index or 0) >= torch.cuda.device_count():
-        have = torch.cuda.device_count()
-        raise UsageError(
-            f"device '{name}' was asked for, but this machine has {have or 'no'} CUDA device{'s' if have > 1 else ''}; "
-            f"use --device {'auto' if have else 'cpu'}"
-        )
     return torch.device(name)
 
 
@@ -460,6 +452,15 @@ def _ledger(job: Job, reader: AnnotationReader, splits: dict[str, Split]) -> dic
         "search": "none (untuned)",
         "test_images": len(splits["test"]),
     }
+
+
+def _notes(job: Job) -> list[str]:
+    """What a reader of the numbers would otherwise miss."""
+    if "pretrained" in job.method_class.needs and job.weights is None and job.config.checkpoint is None:
+        return [
+            f"{job.config.method['name']} reads pretrained weights, but the backbone's are random (pretrained=false)"
+        ]
+    return []
 
 
 def _sizes(job: Job, method: Method) -> dict[str, float | None]:

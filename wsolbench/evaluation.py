@@ -78,8 +78,6 @@ def evaluate(
     """
     parts = _Parts(folder, name)
     done = parts.load()
-    if done:
-        reader.note_scored(name, Levels.concat(parts.levels))
     method.to(device).eval()
     clock = _Clock()
     pending: deque[tuple[Future[Levels], Maps]] = deque()
@@ -245,7 +243,8 @@ def outcomes_csv(
 ) -> bytes:
     """The content of `images.csv.gz`: per image the box at the threshold, in the evaluation frame, and its best IoU.
 
-    Equal outcomes give equal bytes (no time stamp). `prediction` and `rank` are empty without a classifier.
+    Every image's annotation is read again, so the ledger is complete after an interruption too. Equal outcomes give
+    equal bytes (no time stamp). `prediction` and `rank` are empty without a classifier.
     """
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from wsolbench.checkpoint import write_tensors
 from wsolbench.config import Optimizer, Schedule, TrainConfig
-from wsolbench.data import Split, stable_seed, train_batches
+from wsolbench.data import Split, stable_seed, train_steps
 from wsolbench.errors import WsolbenchError
 from wsolbench.interrupt import Interrupt
 from wsolbench.method import Method
@@ -59,38 +59,33 @@ def fit(
         reporter.bar("train", plan.steps, done=step, unit="steps") as advance,
         Interrupt() as interrupt,
     ):
-        while step < plan.steps:
-            epoch, done = divmod(step, plan.steps_per_pass)
-            batches = train_batches(
-                split,
-                indices,
-                batch_size=train.batch_size,
-                seed=seed,
-                epoch=epoch,
-                workers=train.workers,
-                skip=done,
-            )
-            for batch in batches:
-                factor = lr_factor(step, plan, train)
-                for group in optimizer.param_groups:
-                    group["lr"] = group["base_lr"] * factor
-                torch.manual_seed(stable_seed("step", seed, step))  # dropout, drop path, whatever a method draws
-                losses = method(batch.to(device))
-                loss = sum(losses.values(), torch.zeros((), device=device))
-                if not torch.isfinite(loss):
-                    raise _not_finite(losses, epoch, step, batch.ids)
-                optimizer.zero_grad(set_to_none=True)
-                loss.backward()
-                optimizer.step()
-                step += 1
-                advance(1, f"loss {log.add(losses, loss, len(batch.ids)):.3f}")
-                log.write_if_due(step, optimizer.param_groups[0]["lr"])
-                if state.is_due() or interrupt.requested:
-                    state.save(step)
-                if interrupt.requested:
-                    raise KeyboardInterrupt
-                if step == plan.steps:
-                    break
+        for batch in train_steps(
+            split,
+            indices,
+            batch_size=train.batch_size,
+            seed=seed,
+            first=step,
+            last=plan.steps,
+            workers=train.workers,
+        ):
+            factor = lr_factor(step, plan, train)
+            for group in optimizer.param_groups:
+                group["lr"] = group["base_lr"] * factor
+            torch.manual_seed(stable_seed("step", seed, step))  # dropout, drop path, whatever a method draws
+            losses = method(batch.to(device))
+            loss = sum(losses.values(), torch.zeros((), device=device))
+            if not torch.isfinite(loss):
+                raise _not_finite(losses, step // plan.steps_per_pass, step, batch.ids)
+            optimizer.zero_grad(set_to_none=True)
+            loss.backward()
+            optimizer.step()
+            step += 1
+            advance(1, f"loss {log.add(losses, loss, len(batch.ids)):.3f}")
+            log.write_if_due(step, optimizer.param_groups[0]["lr"])
+            if state.is_due() or interrupt.requested:
+                state.save(step)
+            if interrupt.requested:
+                raise KeyboardInterrupt
 
 
 def save_weights(module: torch.nn.Module, folder: Path) -> None:

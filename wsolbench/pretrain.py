@@ -85,7 +85,7 @@ def pretrain(name: str, out: Path, *, seed: int | None = None, scale: float = 1.
         "data": letters.fingerprint(),
     }
     write_tensors(path, model.state_dict(), metadata)
-    return {"path": path, "seed": seed, "seconds": seconds, **last}
+    return {**last, "path": path, "seed": seed, "seconds": seconds}  # of the whole, not of the last epoch
 
 
 class _Log:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from wsolbench.config import CHECKPOINT_SELECTORS, THRESHOLD_SELECTORS, Budget, ProtocolConfig, TrainConfig
-from wsolbench.data import Split, stable_seed
+from wsolbench.data import Split, stable_seed, steps_per_epoch
 from wsolbench.errors import UsageError, unknown
 from wsolbench.types import Annotation
 
@@ -86,8 +86,8 @@ def training_plan(train: TrainConfig, budget: Budget, images: int, full_images: 
     >>> training_plan(TrainConfig(epochs=3, batch_size=8), Budget.epochs, images=5, full_images=40).steps
     3
     """
-    per_pass = max(1, images // train.batch_size)
-    per_epoch = max(1, full_images // train.batch_size) if budget is Budget.steps else per_pass
+    per_pass = steps_per_epoch(images, train.batch_size)
+    per_epoch = steps_per_epoch(full_images, train.batch_size) if budget is Budget.steps else per_pass
     return TrainingPlan(train.epochs * per_epoch if train.steps is None else train.steps, per_pass, per_epoch)
 
 
@@ -121,13 +121,6 @@ class AnnotationReader:
             if annotation.mask_HW is not None:
                 self._note(name, "masks", purpose, [annotation.id])
         return annotations
-
-    def note_scored(self, name: str, levels: Levels) -> None:
-        """Take over what an interrupted evaluation had read."""
-        ids = levels.ids.tolist()
-        self._note(name, "boxes", "scoring", ids)
-        if levels.foreground is not None:
-            self._note(name, "masks", "scoring", ids)
 
     def choose_on(self, name: str, levels: Levels, purpose: str, kind: str = "boxes") -> bool:
         """Note that a choice is made by outcomes on the split called `name`; says whether that makes it an oracle."""

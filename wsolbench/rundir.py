@@ -120,18 +120,6 @@ def write_json(path: Path, content: Any) -> None:
     write_text(path, json.dumps(plain(content), indent=2, ensure_ascii=False) + "\n")
 
 
-def check_writable(out: str | Path) -> None:
-    """Raise `UsageError` unless files can be made below `out`."""
-    folder = Path(out, "runs")
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        probe = folder / f".probe-{os.getpid()}"
-        probe.touch()
-        probe.unlink()
-    except OSError as error:
-        raise UsageError(f"output folder '{out}' cannot be written: {error.strerror or error}") from error
-
-
 # --- the directory ---------------------------------------------------------------------------------------------------
 
 

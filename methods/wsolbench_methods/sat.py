@@ -75,7 +75,7 @@ class SAT(Method):
     def loss(self, batch: Batch) -> dict[str, Tensor]:
         """Cross-entropy, |batch area - lambda|, and how far the smoothed mask is from being binary."""
         logits_BK, map_Bhw = self._forward(batch.images_BCHW)
-        kernel_33 = self.get_buffer("kernel_33")
+        kernel_33 = self.get_buffer("kernel_33").to(map_Bhw.dtype)
         smooth_Bhw = F.conv2d(map_Bhw[:, None], kernel_33[None, None], padding=1)[:, 0]
         return {
             "cls": F.cross_entropy(logits_BK, batch.labels_B),
