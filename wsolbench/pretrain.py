@@ -41,7 +41,7 @@ def pretrain(name: str, out: Path, *, seed: int | None = None, scale: float = 1.
         name: One of `wsolbench.embedded.list_backbones()`.
         out: Folder; made if missing.
         seed: Of initialisation, order and augmentation; None: the one the shipped weights were made with.
-        scale: Multiplies the number of images and of epochs (at least one); 1 reproduces the shipped weights.
+        scale: Multiplies the number of images and of epochs (at least two); 1 reproduces the shipped weights.
 
     Returns:
         A summary: path, seed, seconds, and the last epoch's losses and val accuracies in [0, 1].
@@ -126,7 +126,7 @@ def _learn_crops(model: nn.Module, train: Split, val: Split, seed: int, scale: f
     def score() -> dict[str, float]:
         return {"letter_accuracy": _accuracy(net, _crops(val))}
 
-    epochs = max(1, round(CROP_EPOCHS * scale))
+    epochs = max(2, round(CROP_EPOCHS * scale))
     _fit("crops", net.parameters(), step, score, net, _crops(train), epochs, CROP_LR, seed, log)
 
 
@@ -155,7 +155,7 @@ def _learn_images(
     def score() -> dict[str, float]:
         return {"letter_accuracy": _accuracy(model, val)}
 
-    epochs = max(1, round(EPOCHS[architecture] * scale))
+    epochs = max(2, round(EPOCHS[architecture] * scale))
     parameters = [*model.parameters(), *names.parameters()]
     return _fit("images", parameters, step, score, model, train, epochs, LR[architecture], seed, log)
 

@@ -61,9 +61,8 @@ class GradientMap(PostHoc):
     @final
     def localize(self, images_BCHW: Tensor, labels_B: Tensor | None = None) -> Prediction:
         """Maps on the target layer's grid."""
-        # Inference tensors cannot take part in autograd, so inputs made under inference_mode are copied outside of it.
+        # Inference tensors cannot take part in autograd: what was made under inference_mode is copied outside of it.
         with torch.inference_mode(False), torch.no_grad(), evaluating(self):
-            images_BCHW = images_BCHW.clone() if images_BCHW.is_inference() else images_BCHW
             act, logits_BK = self._capture(images_BCHW)
             classes_B = true_or_predicted(logits_BK.detach(), labels_B)
             with torch.enable_grad():
@@ -81,7 +80,7 @@ class GradientMap(PostHoc):
         if self.layer is None:
             act = model.forward_features(images_BCHW).requires_grad_()
             with torch.enable_grad():
-                return act, model.forward_head(act.clone())  # a copy: what follows may work in place
+                return act, model.forward_head(act.clone())
         acts: list[Tensor] = []
 
         def cut(module: nn.Module, inputs: Any, output: Any) -> Tensor:
@@ -89,9 +88,9 @@ class GradientMap(PostHoc):
                 raise UsageError(
                     f"target_layer '{self.layer}' of '{self.backbone}' does not give one tensor once per image"
                 )
-            acts.append(output.requires_grad_())
+            acts.append(output.detach().clone().requires_grad_())  # `output` may be the caller's tensor
             torch.set_grad_enabled(True)  # from here on the graph is recorded; the layers before cost no memory
-            return output.clone()
+            return acts[0].clone()  # a copy: what follows may work in place
 
         hook = self.classifier.get_submodule(self.layer).register_forward_hook(cut)
         try:

@@ -130,3 +130,16 @@ def test_no_hook_and_no_grad_mode_is_left_behind() -> None:
     method.localize(images())
     assert torch.is_grad_enabled()
     assert not method.classifier.get_submodule("blocks.5.norm1")._forward_hooks
+
+
+@pytest.mark.parametrize("inference", [False, True])
+def test_a_layer_that_hands_on_the_images_leaves_them_alone(inference: bool) -> None:
+    method = scrambled("gradcam", "test_resnet")
+    method.classifier = torch.nn.Sequential(torch.nn.Identity(), method.classifier)
+    method.layer = "0"
+    with torch.inference_mode(inference):
+        images_BCHW = images().clone()
+        maps_Bhw = method.localize(images_BCHW).maps_Bhw
+    assert not images_BCHW.requires_grad
+    assert maps_Bhw.shape == (3, 160, 160)
+    assert maps_Bhw.max() > 0

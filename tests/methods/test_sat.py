@@ -139,13 +139,11 @@ def test_smoothing_kernel_has_the_authors_values() -> None:
         ("deit_small_patch16_224", 200, 22_357_832),
         ("deit_small_patch16_224", 1000, 25_123_432),
         ("deit_small_patch16_224", 7, 21_690_640 - 9),
-        ("deit_base_patch16_224", 200, 87_182_792),
         ("deit_base_patch16_224", 1000, 92_713_192),
     ],
 )
 def test_parameter_counts(backbone: str, num_classes: int, trainable: int) -> None:
-    with torch.device("meta"):
-        method = wsolbench.create_method("sat", num_classes=num_classes, backbone=backbone)
+    method = wsolbench.create_method("sat", num_classes=num_classes, backbone=backbone)
     assert sum(p.numel() for p in method.parameters() if p.requires_grad) == trainable
     assert len(method.state_dict()) == 154  # the authors' 155 less the constant kernel
     groups = method.param_groups(TrainConfig())  # the authors' 54 and 100 tensors: tokens and positions do decay

@@ -111,8 +111,7 @@ def test_attention_control_is_the_class_row(batch: Batch, blocks: str) -> None:
     [("deit_tiny_patch16_224", 20, 5_558_996), ("deit_small_patch16_224", 7, 21_689_863)],
 )
 def test_parameter_counts_equal_the_authors(backbone: str, num_classes: int, parameters: int) -> None:
-    with torch.device("meta"):
-        method = wsolbench.create_method("tscam", num_classes=num_classes, backbone=backbone)
+    method = wsolbench.create_method("tscam", num_classes=num_classes, backbone=backbone)
     assert sum(p.numel() for p in method.parameters() if p.requires_grad) == parameters
     assert len(method.state_dict()) == 152
 

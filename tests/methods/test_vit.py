@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from typing import Any
 
 import pytest
@@ -28,7 +29,7 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "plain": {},
     "no qkv bias": {"qkv_bias": False},
     "qk norm": {"qk_norm": True},
-    "attention norm": {"qk_norm": True, "scale_attn_norm": True},
+    "attention norm": {"scale_attn_norm": True},
     "layer scale": {"init_values": 0.3},
     "pre norm": {"pre_norm": True},
     "register tokens": {"reg_tokens": 4, "no_embed_class": True},
@@ -67,6 +68,8 @@ def timm_rows(vit: VisionTransformer, x_BCHW: Tensor) -> Tensor:
 @pytest.mark.parametrize("variant", VARIANTS)
 @torch.no_grad()
 def test_blocks_equal_timm(variant: str) -> None:
+    if not VARIANTS[variant].keys() <= inspect.signature(VisionTransformer).parameters.keys():
+        pytest.skip(f"timm {timm.__version__} has no {', '.join(VARIANTS[variant])}")
     vit = scrambled(VisionTransformer(**SMALL, **VARIANTS[variant]))
     x_BND, grid = embed(vit, images())
     by_hand = x_BND
