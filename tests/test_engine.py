@@ -14,9 +14,11 @@ import torch
 from engine_fakes import FakeSplit, SharedB, fake_config
 
 import wsolbench.engine
+import wsolbench.registry
 from wsolbench.config import RunConfig, from_yaml
-from wsolbench.engine import Session, open_job, resolve_device, run
+from wsolbench.engine import run
 from wsolbench.errors import UsageError, WsolbenchError
+from wsolbench.job import Session, open_job, resolve_device
 from wsolbench.levels import load_levels
 from wsolbench.record import SCHEMA, Cell, RunRecord, comparable, read_record
 
@@ -81,7 +83,7 @@ def test_what_decides_a_number_is_in_the_hash(tmp_path: Path, monkeypatch: pytes
     hashes = [open_job(config, Session()).directory.hash for config in variants]
     weights.write_bytes(b"2")
     hashes.append(open_job(variants[-1], Session()).directory.hash)
-    monkeypatch.setattr(wsolbench.engine.METHODS.get("tiny"), "version", 2)
+    monkeypatch.setattr(wsolbench.registry.METHODS.get("tiny"), "version", 2)
     hashes.append(open_job(variants[0], Session()).directory.hash)
     assert len(set(hashes)) == len(hashes)
 
@@ -300,6 +302,20 @@ def test_rerun_trains_a_shared_classifier_once_per_command(tmp_path: Path, monke
     assert trained == [1]
 
 
+def test_a_run_that_another_version_of_the_code_began_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    config = fake_config(tmp_path, "shared-b")
+    whole = wsolbench.engine.environment
+    monkeypatch.setattr(
+        wsolbench.engine, "environment", lambda device: whole(device) | {"commit": "old", "dirty": False}
+    )
+    finished(fake_config(tmp_path, "shared-a"))  # leaves the classifier
+    monkeypatch.setattr(
+        wsolbench.engine, "environment", lambda device: whole(device) | {"commit": "new", "dirty": True}
+    )
+    assert finished(config).notes == ["several versions of the code had a hand in this run: old, new with changes"]
+    assert finished(config, rerun=True).notes == []
+
+
 def test_a_record_of_a_newer_schema_is_one_sentence(tmp_path: Path) -> None:
     config = fake_config(tmp_path)
     finished(config)
@@ -342,7 +358,7 @@ def test_auto_takes_what_is_there() -> None:
 
 
 def test_maps_of_a_wrong_shape_are_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    tiny = wsolbench.engine.METHODS.get("centre")
+    tiny = wsolbench.registry.METHODS.get("centre")
     whole = tiny.localize
 
     def localize(self: Any, images: Any, labels: Any = None) -> Any:

@@ -13,7 +13,7 @@ import pytest
 import torch
 from engine_fakes import fake_config
 
-from wsolbench.engine import Session, open_job
+from wsolbench.job import Session, open_job
 from wsolbench.launch import run_all
 from wsolbench.progress import Silent
 from wsolbench.record import comparable, read_record

@@ -8,9 +8,8 @@ import os
 import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import UTC, datetime
-from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -19,32 +18,18 @@ from torch import nn
 
 from wsolbench.cells import compute_cells
 from wsolbench.checkpoint import read_tensors
-from wsolbench.config import RunConfig, build_dataset_config, build_method_config, to_yaml
-from wsolbench.data import Dataset, Split, Subset, create_dataset, stable_seed
+from wsolbench.config import RunConfig, to_yaml
+from wsolbench.data import Split, stable_seed
 from wsolbench.evaluation import Geometry, evaluate, outcomes_csv
 from wsolbench.fit import fit, save_weights, training_cost
+from wsolbench.job import Job, Session, open_job
 from wsolbench.levels import save_levels
-from wsolbench.method import Method, Training, create_method
-from wsolbench.preflight import check_device, check_writable
-from wsolbench.progress import Reporter, Silent
-from wsolbench.protocol import AnnotationReader, TrainingPlan, check_protocol, draw_per_class, training_plan
+from wsolbench.method import Method, create_method
+from wsolbench.protocol import AnnotationReader
 from wsolbench.record import RunRecord, read_record, to_json
-from wsolbench.registry import DATASETS, METHODS
-from wsolbench.rundir import (
-    RunDirectory,
-    classifier_path,
-    digest,
-    environment,
-    file_sha256,
-    plain,
-    run_path,
-    write_bytes,
-    write_json,
-)
+from wsolbench.rundir import RunDirectory, classifier_path, digest, environment, plain, write_bytes, write_json
 
 Status = Literal["done", "skipped", "failed"]
-IDLE = ("out", "root", "device", "experiment", "checkpoint")  # top-level keys that cannot change a number
-IDLE_IN = {"train": ("workers",), "evaluate": ("workers", "threads", "save_every")}
 
 
 @dataclass
@@ -56,53 +41,6 @@ class Outcome:
     status: Status
     reason: str = ""
     record: RunRecord | None = None
-
-
-@dataclass
-class Session:
-    """What the runs of one command share: opened data sets, and which classifiers were trained by it."""
-
-    reporter: Reporter = field(default_factory=Silent)
-    datasets: dict[str, tuple[Dataset, str]] = field(default_factory=dict)  # with their fingerprints
-    trained: set[Path] = field(default_factory=set)
-
-    def dataset(self, config: RunConfig) -> tuple[Dataset, str]:
-        key = digest([config.dataset, config.root])
-        if key not in self.datasets:
-            options = {name: value for name, value in config.dataset.items() if name != "name"}
-            dataset = create_dataset(config.dataset["name"], root=config.root, **options)
-            self.datasets[key] = dataset, dataset.fingerprint()
-        return self.datasets[key]
-
-
-@dataclass
-class Job:
-    """A configuration that was found to make sense: names resolved, data opened and drawn, identity known."""
-
-    config: RunConfig
-    method_class: type[Method]
-    backbone: str | None
-    dataset: Dataset
-    fingerprint: str
-    device: torch.device
-    train_split: Split
-    indices: list[int]  # training images
-    val_split: Split  # only the images that may be looked at
-    plan: TrainingPlan
-    weights: dict[str, Any] | None
-    identity: dict[str, Any]
-    directory: RunDirectory
-
-    @property
-    def training(self) -> Training:
-        return "none" if self.plan.steps == 0 else self.method_class.training_for(self.backbone)
-
-    def __str__(self) -> str:
-        config = self.config
-        return (
-            f"{config.method['name']} on {config.dataset['name']} "
-            f"({self.backbone or '-'}, {config.protocol.name}, seed {config.seed})"
-        )
 
 
 # --- the run ---------------------------------------------------------------------------------------------------------
@@ -131,10 +69,7 @@ def run_job(job: Job, session: Session, *, rerun: bool = False) -> Outcome:
             )
             return Outcome(job.config, directory.path, "skipped", f"{made}; --rerun forces", record)
         about = environment(job.device)
-        directory.begin(to_yaml(job.config), about)
-        if rerun:
-            directory.clear()
-            directory.begin(to_yaml(job.config), about)
+        directory.begin(to_yaml(job.config), about, fresh=rerun)
         try:
             with _deterministic(job.device):
                 record = _carry_out(job, session, about, rerun)
@@ -204,102 +139,8 @@ def _carry_out(job: Job, session: Session, about: dict[str, Any], rerun: bool) -
             "data_fingerprint": job.fingerprint,
             "classifier": fitted.classifier,
         },
-        notes=_notes(job),
+        notes=_notes(job, fitted),
     )
-
-
-# --- before: does the configuration make sense -----------------------------------------------------------------------
-
-
-def open_job(config: RunConfig, session: Session) -> Job:
-    """Resolve every name, open the data, draw the images; `UsageError` if something does not exist or fit."""
-    check_protocol(config.protocol)
-    device = resolve_device(config.device)
-    method_class: type[Method] = METHODS.get(config.method["name"])
-    method_options = _options(build_method_config, method_class, config.method)
-    dataset_options = _options(build_dataset_config, DATASETS.get(config.dataset["name"]), config.dataset)
-    check_writable(Path(config.out))
-    dataset, fingerprint = session.dataset(config)
-    protocol, revision = config.protocol, dataset.info.revision
-    draw = partial(draw_per_class, revision=revision, seed=config.seed)
-    train_split, val_split = dataset.split("train"), dataset.split("val")
-    indices = list(range(len(train_split)))
-    if protocol.shots is not None:
-        indices = draw(train_split, protocol.shots, what="training")
-    if protocol.val_per_class is not None:
-        val_split = Subset(val_split, draw(val_split, protocol.val_per_class, what="val"))
-    backbone = config.backbone or method_class.default_backbone
-    weights = _weights(config, backbone)
-    identity = {
-        "config": _deciding(config) | {"method": method_options, "dataset": dataset_options, "backbone": backbone},
-        "data": fingerprint,
-        "method_version": method_class.version,
-        "weights": weights,
-        "checkpoint": config.checkpoint and file_sha256(config.checkpoint),
-        "device": device.type,
-    }
-    hash = digest(identity)
-    path = run_path(
-        config.out,
-        config.dataset["name"],
-        config.method["name"],
-        backbone or "-",
-        protocol.name,
-        config.seed,
-        hash,
-    )
-    return Job(
-        config=config,
-        method_class=method_class,
-        backbone=backbone,
-        dataset=dataset,
-        fingerprint=fingerprint,
-        device=device,
-        train_split=train_split,
-        indices=indices,
-        val_split=val_split,
-        plan=training_plan(config.train, protocol.budget, len(indices), len(train_split)),
-        weights=weights,
-        identity=identity,
-        directory=RunDirectory(path, hash),
-    )
-
-
-def resolve_device(name: str) -> torch.device:
-    """auto: CUDA if there is any, else the CPU.
-
-    >>> resolve_device("cpu").type
-    'cpu'
-    """
-    check_device(name)
-    if name == "auto":
-        name = "cuda" if torch.cuda.is_available() else "cpu"
-    return torch.device(name)
-
-
-def _options(build: Any, cls: type[Any], chosen: dict[str, Any]) -> dict[str, Any]:
-    """A plug-in's options with defaults filled in: a default that is spelled out is the same run."""
-    values = {name: value for name, value in chosen.items() if name != "name"}
-    filled: dict[str, Any] = plain(build(cls, chosen["name"], values))
-    return {"name": chosen["name"], **filled}
-
-
-def _deciding(config: RunConfig) -> dict[str, Any]:
-    """The configuration without what cannot change a number."""
-    content: dict[str, Any] = plain(config)
-    for owner, keys in IDLE_IN.items():
-        content[owner] = {name: value for name, value in content[owner].items() if name not in keys}
-    return {name: value for name, value in content.items() if name not in IDLE}
-
-
-def _weights(config: RunConfig, backbone: str | None) -> dict[str, Any] | None:
-    """Name, SHA-256 and source of the pretrained weights a run starts from."""
-    if backbone is None or not config.pretrained:
-        return None
-    from wsolbench.backbones import weights_sha256
-
-    sha256 = weights_sha256(backbone)
-    return {"name": backbone, "sha256": sha256, "source": "timm" if sha256 is None else "wsolbench"}
 
 
 # --- fit -------------------------------------------------------------------------------------------------------------
@@ -326,6 +167,7 @@ class Fitted:
 
     cost: dict[str, float | None]
     classifier: str | None = None
+    commits: tuple[str, ...] = ()  # that had a hand in the shared classifier
 
 
 def _fit(job: Job, method: Method, session: Session, about: dict[str, Any], rerun: bool) -> Fitted:
@@ -341,15 +183,14 @@ def _fit(job: Job, method: Method, session: Session, about: dict[str, Any], reru
     hash = digest(identity)
     home = RunDirectory(classifier_path(job.config.out, job.config.dataset["name"], hash), hash, "classifier.json")
     with home.locked(wait=True):  # whoever comes second reads what the first has trained
-        if rerun and home.path not in session.trained:
-            home.clear()
-        if not home.is_done():
-            home.begin(to_yaml(job.config), about)
+        fresh = rerun and home.path not in session.trained
+        if fresh or not home.is_done():
+            home.begin(to_yaml(job.config), about, fresh=fresh)
         _train(job, method, classifier, home, session)
         if not home.is_done():
             home.finish(json.dumps({"hash": hash, **plain(identity)}, indent=2) + "\n")
         session.trained.add(home.path)
-    return Fitted(training_cost(home.path), home.path.name)
+    return Fitted(training_cost(home.path), home.path.name, home.commits())
 
 
 def _train(job: Job, method: Method, module: nn.Module, home: RunDirectory, session: Session) -> None:
@@ -454,13 +295,16 @@ def _ledger(job: Job, reader: AnnotationReader, splits: dict[str, Split]) -> dic
     }
 
 
-def _notes(job: Job) -> list[str]:
+def _notes(job: Job, fitted: Fitted) -> list[str]:
     """What a reader of the numbers would otherwise miss."""
+    notes = []
     if "pretrained" in job.method_class.needs and job.weights is None and job.config.checkpoint is None:
-        return [
-            f"{job.config.method['name']} reads pretrained weights, but the backbone's are random (pretrained=false)"
-        ]
-    return []
+        name = job.config.method["name"]
+        notes.append(f"{name} reads pretrained weights, but the backbone's are random (pretrained=false)")
+    commits = dict.fromkeys(fitted.commits + job.directory.commits())
+    if len(commits) > 1:
+        notes.append(f"several versions of the code had a hand in this run: {', '.join(commits)}")
+    return notes
 
 
 def _sizes(job: Job, method: Method) -> dict[str, float | None]:

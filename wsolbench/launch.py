@@ -6,8 +6,9 @@ import time
 from collections.abc import Sequence
 
 from wsolbench.config import RunConfig
-from wsolbench.engine import Job, Outcome, Session, open_job, run_job
+from wsolbench.engine import Outcome, run_job
 from wsolbench.errors import UsageError
+from wsolbench.job import Job, Session, open_job
 from wsolbench.progress import Reporter
 from wsolbench.rundir import reason
 

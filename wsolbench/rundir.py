@@ -172,8 +172,11 @@ class RunDirectory:
                 return handle
             os.close(handle)
 
-    def begin(self, config_yaml: str, environment: dict[str, Any]) -> None:
-        """Claim the directory for this run, or take up where an interrupted run with the same hash left off."""
+    def begin(self, config_yaml: str, environment: dict[str, Any], *, fresh: bool = False) -> None:
+        """Claim the directory for this run, or take up where an interrupted run with the same hash left off.
+
+        `fresh` forgets what an earlier run with the same hash left. `env.json` keeps the commits of all who took part.
+        """
         config_file = self.path / "config.yaml"
         present = sorted(path.name for path in self.path.iterdir() if path.name != ".lock" and path.suffix != ".tmp")
         if config_file.is_file():
@@ -190,7 +193,19 @@ class RunDirectory:
             )
         else:
             write_text(config_file, f"{self._header()}\n{config_yaml}")
-        write_json(self.path / "env.json", environment)
+        if fresh:
+            self.clear()
+            write_text(config_file, f"{self._header()}\n{config_yaml}")
+        commits = dict.fromkeys((*self.commits(), _commit(environment)))
+        write_json(self.path / "env.json", environment | {"commits": list(commits)})
+
+    def commits(self) -> tuple[str, ...]:
+        """The versions of the code that worked in this directory, in order."""
+        try:
+            content = json.loads((self.path / "env.json").read_text(encoding="utf-8"))
+            return tuple(map(str, content["commits"]))
+        except (OSError, ValueError, KeyError, TypeError):
+            return ()
 
     def clear(self) -> None:
         """Remove what an earlier run of this configuration left, the mark of being done first."""
@@ -216,6 +231,10 @@ class RunDirectory:
 
     def _header(self) -> str:
         return f"# hash: {self.hash}"
+
+
+def _commit(environment: dict[str, Any]) -> str:
+    return f"{environment.get('commit') or 'unknown'}{' with changes' if environment.get('dirty') else ''}"
 
 
 def reason(error: BaseException) -> str:

@@ -1,0 +1,160 @@
+"""A configuration that makes sense: names resolved, data opened, images drawn, identity known; nothing is computed yet."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from wsolbench.config import RunConfig, build_dataset_config, build_method_config
+from wsolbench.data import Dataset, Split, Subset, create_dataset
+from wsolbench.method import Method, Training
+from wsolbench.preflight import check_device, check_writable
+from wsolbench.progress import Reporter, Silent
+from wsolbench.protocol import TrainingPlan, check_protocol, draw_per_class, training_plan
+from wsolbench.registry import DATASETS, METHODS
+from wsolbench.rundir import RunDirectory, digest, file_sha256, plain, run_path
+
+IDLE = ("out", "root", "device", "experiment", "checkpoint")  # top-level keys that cannot change a number
+IDLE_IN = {"train": ("workers",), "evaluate": ("workers", "threads", "save_every")}
+
+
+@dataclass
+class Session:
+    """What the runs of one command share: opened data sets, and which classifiers were trained by it."""
+
+    reporter: Reporter = field(default_factory=Silent)
+    datasets: dict[str, tuple[Dataset, str]] = field(default_factory=dict)  # with their fingerprints
+    trained: set[Path] = field(default_factory=set)
+
+    def dataset(self, config: RunConfig) -> tuple[Dataset, str]:
+        key = digest([config.dataset, config.root])
+        if key not in self.datasets:
+            options = {name: value for name, value in config.dataset.items() if name != "name"}
+            dataset = create_dataset(config.dataset["name"], root=config.root, **options)
+            self.datasets[key] = dataset, dataset.fingerprint()
+        return self.datasets[key]
+
+
+@dataclass
+class Job:
+    """A configuration that was found to make sense: names resolved, data opened and drawn, identity known."""
+
+    config: RunConfig
+    method_class: type[Method]
+    backbone: str | None
+    dataset: Dataset
+    fingerprint: str
+    device: torch.device
+    train_split: Split
+    indices: list[int]  # training images
+    val_split: Split  # only the images that may be looked at
+    plan: TrainingPlan
+    weights: dict[str, Any] | None
+    identity: dict[str, Any]
+    directory: RunDirectory
+
+    @property
+    def training(self) -> Training:
+        return "none" if self.plan.steps == 0 else self.method_class.training_for(self.backbone)
+
+    def __str__(self) -> str:
+        config = self.config
+        return (
+            f"{config.method['name']} on {config.dataset['name']} "
+            f"({self.backbone or '-'}, {config.protocol.name}, seed {config.seed})"
+        )
+
+
+def open_job(config: RunConfig, session: Session) -> Job:
+    """Resolve every name, open the data, draw the images; `UsageError` if something does not exist or fit."""
+    check_protocol(config.protocol)
+    device = resolve_device(config.device)
+    method_class: type[Method] = METHODS.get(config.method["name"])
+    method_options = _options(build_method_config, method_class, config.method)
+    dataset_options = _options(build_dataset_config, DATASETS.get(config.dataset["name"]), config.dataset)
+    check_writable(Path(config.out))
+    dataset, fingerprint = session.dataset(config)
+    protocol, revision = config.protocol, dataset.info.revision
+    draw = partial(draw_per_class, revision=revision, seed=config.seed)
+    train_split, val_split = dataset.split("train"), dataset.split("val")
+    indices = list(range(len(train_split)))
+    if protocol.shots is not None:
+        indices = draw(train_split, protocol.shots, what="training")
+    if protocol.val_per_class is not None:
+        val_split = Subset(val_split, draw(val_split, protocol.val_per_class, what="val"))
+    backbone = config.backbone or method_class.default_backbone
+    weights = _weights(config, backbone)
+    identity = {
+        "config": _deciding(config) | {"method": method_options, "dataset": dataset_options, "backbone": backbone},
+        "data": fingerprint,
+        "method_version": method_class.version,
+        "weights": weights,
+        "checkpoint": config.checkpoint and file_sha256(config.checkpoint),
+        "device": device.type,
+    }
+    hash = digest(identity)
+    path = run_path(
+        config.out,
+        config.dataset["name"],
+        config.method["name"],
+        backbone or "-",
+        protocol.name,
+        config.seed,
+        hash,
+    )
+    return Job(
+        config=config,
+        method_class=method_class,
+        backbone=backbone,
+        dataset=dataset,
+        fingerprint=fingerprint,
+        device=device,
+        train_split=train_split,
+        indices=indices,
+        val_split=val_split,
+        plan=training_plan(config.train, protocol.budget, len(indices), len(train_split)),
+        weights=weights,
+        identity=identity,
+        directory=RunDirectory(path, hash),
+    )
+
+
+def resolve_device(name: str) -> torch.device:
+    """auto: CUDA if there is any, else the CPU.
+
+    >>> resolve_device("cpu").type
+    'cpu'
+    """
+    check_device(name)
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "cpu"
+    return torch.device(name)
+
+
+def _options(build: Any, cls: type[Any], chosen: dict[str, Any]) -> dict[str, Any]:
+    """A plug-in's options with defaults filled in: a default that is spelled out is the same run."""
+    values = {name: value for name, value in chosen.items() if name != "name"}
+    filled: dict[str, Any] = plain(build(cls, chosen["name"], values))
+    return {"name": chosen["name"], **filled}
+
+
+def _deciding(config: RunConfig) -> dict[str, Any]:
+    """The configuration without what cannot change a number."""
+    content: dict[str, Any] = plain(config)
+    for owner, keys in IDLE_IN.items():
+        content[owner] = {name: value for name, value in content[owner].items() if name not in keys}
+    return {name: value for name, value in content.items() if name not in IDLE}
+
+
+def _weights(config: RunConfig, backbone: str | None) -> dict[str, Any] | None:
+    """Name, SHA-256 and source of the pretrained weights a run starts from."""
+    if backbone is None or not config.pretrained:
+        return None
+    from wsolbench.backbones import weights_sha256
+
+    sha256 = weights_sha256(backbone)
+    return {"name": backbone, "sha256": sha256, "source": "timm" if sha256 is None else "wsolbench"}
