@@ -6,7 +6,7 @@ import difflib
 import functools
 import types
 import typing
-from collections.abc import Iterable, Sequence
+from collections.abc import Hashable, Iterable, Sequence
 from dataclasses import dataclass, is_dataclass
 from pathlib import Path
 from typing import Any
@@ -64,7 +64,6 @@ def parse_overrides(texts: Iterable[str]) -> dict[str, Choice]:
     return choices
 
 
-@functools.cache
 def leaves(config_class: type[Any], prefix: str = "") -> dict[str, Any]:
     """Dotted keys of a (nested) dataclass with their type hints.
 
@@ -73,12 +72,18 @@ def leaves(config_class: type[Any], prefix: str = "") -> dict[str, Any]:
     <class 'float'>
     """
     found: dict[str, Any] = {}
-    for name, hint in typing.get_type_hints(config_class).items():
+    for name, hint in _hints(typing.cast(Hashable, config_class)).items():
         if is_dataclass(hint):
             found |= leaves(typing.cast(type[Any], hint), f"{prefix}{name}.")
         else:
             found[prefix + name] = hint
     return found
+
+
+@functools.cache
+def _hints(config_class: Hashable) -> dict[str, Any]:
+    """Resolving annotations is what costs: composing a sweep asks for the same few classes thousands of times."""
+    return typing.get_type_hints(config_class)
 
 
 def refuse_sweep_of_lists_and_paths(choice: Choice, hint: Any) -> None:
