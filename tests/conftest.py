@@ -15,7 +15,7 @@ os.environ.setdefault("MPLBACKEND", "Agg")
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """One cache of generated data for all workers of this session, gone afterwards: a stale one could hide a change."""
+    """One cache of generated data for all workers of this test run, gone afterwards: a stale one could hide a change."""
     if "WSOLBENCH_CACHE" not in os.environ:  # workers of pytest-xdist inherit it
         folder = tempfile.mkdtemp(prefix="wsolbench-tests-")
         os.environ["WSOLBENCH_CACHE"] = folder

@@ -427,7 +427,10 @@ def test_a_run_is_repeated_from_its_file(tmp_path: Path) -> None:
         (lambda text: "{", "is not the config.yaml of a run"),
         (lambda text: text + "extra: 1\n", "Key 'extra' not in 'RunConfig'"),
         (lambda text: text.replace("lr: 0.0001", "lr: high"), "could not be converted to Float"),
-        (lambda text: text.replace("  area: 0.2\n", "  aera: 0.2\n"), "unknown option 'aera' of method 'sat'"),
+        (
+            lambda text: text.replace("  area: 0.2\n", "  aera: 0.2\n"),
+            "unknown option of method 'sat' 'aera', did you mean 'area'?",
+        ),
         (lambda text: text.replace("name: sat", "name: satt"), "unknown method 'satt'"),
         (lambda text: text.replace("  name: sat\n", ""), "its method has no name"),
     ],

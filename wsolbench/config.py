@@ -178,7 +178,7 @@ def _filled(config_class: type[Any], owner: str, values: Mapping[str, Any]) -> A
     config = OmegaConf.structured(config_class)
     for key in values:
         if key not in config:
-            raise unknown("option", key, map(str, config), f" of {owner}")
+            raise unknown(f"option of {owner}", key, map(str, config))
     try:
         return OmegaConf.to_object(OmegaConf.merge(config, dict(values)))
     except OmegaConfBaseException as error:
