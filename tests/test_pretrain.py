@@ -66,4 +66,6 @@ def test_shipped_logs_say_what_made_the_weights(name):
     assert lines[0]["command"] == f"wsolbench pretrain --backbone {name} --seed {embedded.SEEDS[name]}"
     assert lines[0]["scale"] == 1.0
     with safe_open(embedded.weights_file(name), "pt") as file:
-        assert file.metadata()["command"] == lines[0]["command"]
+        origin = json.loads(file.metadata()["origin"])
+    assert origin["command"] == lines[0]["command"]
+    assert origin["torch"] == lines[0]["torch"]

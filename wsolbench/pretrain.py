@@ -77,14 +77,9 @@ def pretrain(name: str, out: Path, *, seed: int | None = None, scale: float = 1.
     path = out / weights_file(name).name
     log.write({"seconds": seconds, "parameters": sum(parameter.numel() for parameter in model.parameters())})
     log.close()
-    metadata = {
-        "command": command,
-        "seed": str(seed),
-        "scale": str(scale),
-        "torch": torch.__version__,
-        "data": letters.fingerprint(),
-    }
-    write_tensors(path, model.state_dict(), metadata)
+    origin = {"command": command, "scale": scale, "torch": torch.__version__, "data": letters.fingerprint()}
+    # a single entry: safetensors writes several in an order that changes from run to run, and with it the file's hash
+    write_tensors(path, model.state_dict(), {"origin": json.dumps(origin)})
     return {**last, "path": path, "seed": seed, "seconds": seconds}  # of the whole, not of the last epoch
 
 
