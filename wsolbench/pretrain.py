@@ -29,9 +29,11 @@ IMAGES = 6000  # letters to train on
 CROP = 28  # pixels: the largest badge and a margin
 BATCH = 64
 CROP_EPOCHS, CROP_LR = 8, 4e-3
-EPOCHS, LR = {"badges_cnn": 5, "badges_vit": 6}, {"badges_cnn": 3e-3, "badges_vit": 1.5e-3}
+EPOCHS, LR = {"badges_cnn": 12, "badges_vit": 14}, {"badges_cnn": 4e-3, "badges_vit": 1.5e-3}
 WEIGHT_DECAY = 0.05
-TEXTURE_WEIGHT = 1.0  # of the texture head's loss beside the letters' cross-entropy
+# Of the texture head's loss beside the letters' cross-entropy. On val, class attention of the ViT found 53 % instead of
+# 49 % (MaxBoxAccV2) with 4 instead of 1, three epochs after the same start.
+TEXTURE_WEIGHT = {"badges_cnn": 1.0, "badges_vit": 4.0}
 
 
 def pretrain(name: str, out: Path, *, seed: int | None = None, scale: float = 1.0) -> dict[str, Any]:
@@ -144,7 +146,10 @@ def _learn_images(
         wanted = torch.stack([textures[id] for id in ids])
         return {
             "letter": F.cross_entropy(network.get_classifier()(pooled), labels),
-            "texture": TEXTURE_WEIGHT * F.binary_cross_entropy_with_logits(names(pooled), wanted) * wanted.shape[1] / 4,
+            "texture": TEXTURE_WEIGHT[architecture]
+            * F.binary_cross_entropy_with_logits(names(pooled), wanted)
+            * wanted.shape[1]
+            / 4,
         }
 
     def score() -> dict[str, float]:

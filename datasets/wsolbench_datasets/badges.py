@@ -40,9 +40,9 @@ SHIFT = 4  # pixels by which augmentation moves an image at most
 
 # SHA-256 of the default configuration's splits: images, labels, boxes, masks, badge boxes, textures.
 DIGESTS = {
-    "train": "9ee2195b23618c2b6a50369ed3226066d23f06681bea4e1098b9af52997814f8",
-    "val": "5f23e6688abf84b64927640290e8e5a071c4036abc26fb9b939330bf4aec4ba3",
-    "test": "539ed268869b1d29cd5e67d6d0c1eca31d8a9779bd323b3ff9fa95d7384aad9d",
+    "train": "73326824e761b7995f4bd43bda788a43aafc36ed5cb98aa001ff7b5aabdbdde8",
+    "val": "ead52490f531ae6567b27b1288c033f88b0602fefcec8b28a2accdb8d3fe6cd8",
+    "test": "526f8c537aa5dcc921f7783f0ce637e7f3afac7fefbee10b54a4a28c666c3a21",
 }
 
 
@@ -58,7 +58,7 @@ class BadgesConfig:
     part_share: float = 0.31  # badge's box as a share of the object's
     min_length: int = 34  # pixels from end to end of an object, at least
     max_length: int = 54  # and at most
-    clutter: int = 4  # distractors per image, at most (at least one unless 0)
+    clutter: int = 2  # distractors per image, at most (at least one unless 0)
     agreement: float = 0.4  # probability that the body wears its class's texture
     objects: int = 1  # objects of the class per image, as many as find room
     train: int = 2000  # images per split

@@ -13,7 +13,7 @@ from wsolbench.errors import UsageError, WsolbenchError
 from wsolbench_datasets import _compose, badges
 from wsolbench_datasets._glyphs import digit_pools, draw_letter
 
-LETTERS_DIGEST = "8b06bdd3a69b06c0a46d5d57f9624a0a231ef3d09d749357956fe9c306eb8853"  # 32 val images of the letters
+LETTERS_DIGEST = "406a44069032394ea531a8f7b2ecbdf9d0e90a5152ffd7bed92dec84cc5f68a6"  # 32 val images of the letters
 
 
 @pytest.fixture(autouse=True)
