@@ -137,7 +137,7 @@ def test_the_command_line_is_frozen() -> None:
     verbs = parsers_of(build_parser())
     frozen = {
         "run": "--methods --dataset --root --backbone --protocol --seeds --device --out --config --rerun",
-        "leaderboard": "results --format",
+        "leaderboard": "results --format --write",
         "profile": "--methods --dataset --backbone --device --batch-size --image-size --out",
         "list": "what",
         "data": "",

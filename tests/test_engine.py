@@ -15,8 +15,9 @@ from engine_fakes import FakeSplit, SharedB, fake_config
 
 import wsolbench.engine
 import wsolbench.registry
+from wsolbench.boxes import normalize_maps, quantize
 from wsolbench.config import RunConfig, from_yaml
-from wsolbench.engine import run
+from wsolbench.engine import load_run, run
 from wsolbench.errors import UsageError, WsolbenchError
 from wsolbench.job import Session, open_job, resolve_device
 from wsolbench.levels import load_levels
@@ -369,3 +370,27 @@ def test_maps_of_a_wrong_shape_are_named(tmp_path: Path, monkeypatch: pytest.Mon
     monkeypatch.setattr(tiny, "localize", localize)
     with pytest.raises(WsolbenchError, match=r"Centre.localize answered maps of shape \[5, 1, 16, 16\] for 5 images"):
         run(fake_config(tmp_path, "centre"))
+
+
+# --- afterwards ------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("method", ["tiny", "shared-b", "centre"])
+def test_load_run_gives_the_method_that_was_scored(
+    tmp_path: Path, method: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = fake_config(tmp_path, method)
+    finished(config)
+    folder = folder_of(config)
+    job = open_job(config, Session())
+    samples = list(job.dataset.split("test"))
+    images = torch.stack([sample.image_CHW for sample in samples])
+    monkeypatch.chdir(folder.parent)
+    trained = load_run(folder.name)
+    assert not any(module.training for module in trained.modules())
+    answer = trained.localize(images, torch.tensor([sample.label for sample in samples]))
+    levels = load_levels(folder / "levels.npz")["test"]
+    maps = quantize(normalize_maps(answer.maps_Bhw, job.dataset.info.resolution_HW))
+    assert (np.abs(maps.max(axis=(1, 2)).astype(int) - levels.qmax) <= 1).all()
+    if answer.logits_BK is not None:
+        assert answer.logits_BK.argmax(1).tolist() == levels.predictions.tolist()

@@ -8,6 +8,7 @@ __version__ = "0.1.0"
 
 if TYPE_CHECKING:
     from wsolbench.data import create_dataset
+    from wsolbench.engine import load_run
     from wsolbench.method import create_method
     from wsolbench.registry import list_datasets, list_methods, register_dataset, register_method
     from wsolbench.types import Annotation, Batch, Prediction, Sample
@@ -21,6 +22,7 @@ _HOMES = {
     "create_method": "method",
     "list_datasets": "registry",
     "list_methods": "registry",
+    "load_run": "engine",
     "register_dataset": "registry",
     "register_method": "registry",
 }
@@ -35,6 +37,7 @@ __all__ = [
     "create_method",
     "list_datasets",
     "list_methods",
+    "load_run",
     "register_dataset",
     "register_method",
 ]

@@ -136,6 +136,8 @@ def build_parser() -> argparse.ArgumentParser:
     board.add_argument("results", nargs="?", default="results", help="folder given to run as --out (default: results)")
     board.add_argument("--format", default="table", metavar="NAME", help=f"{', '.join(FORMATS)} (default: table)")
 
+    board.add_argument("--write", metavar="DIR", type=Path, help="also write leaderboard.md and leaderboard.csv there")
+
     profile = verb(
         "profile",
         _profile,
@@ -250,6 +252,11 @@ def _leaderboard(arguments: argparse.Namespace, rest: list[str]) -> int:
     if not records:
         raise WsolbenchError(f"'{results}' holds no finished run; 'wsolbench run --methods A,B' makes some")
     _print(render(records, arguments.format))
+    if arguments.write is not None:
+        from wsolbench.leaderboard import write_results
+
+        for path in write_results(records, arguments.write, f"wsolbench leaderboard {results}"):
+            print(path, file=sys.stderr)
     return 0
 
 

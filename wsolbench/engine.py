@@ -17,9 +17,11 @@ import torch
 from torch import nn
 
 from wsolbench.cells import compute_cells
-from wsolbench.checkpoint import read_tensors
+from wsolbench.checkpoint import load_into, read_tensors
+from wsolbench.compose import repeat
 from wsolbench.config import RunConfig, to_yaml
-from wsolbench.data import Split, stable_seed
+from wsolbench.data import DatasetInfo, Split, stable_seed
+from wsolbench.errors import UsageError
 from wsolbench.evaluation import Geometry, evaluate, outcomes_csv
 from wsolbench.fit import fit, save_weights, training_cost
 from wsolbench.job import Job, Session, open_job
@@ -27,7 +29,8 @@ from wsolbench.levels import save_levels
 from wsolbench.method import Method, create_method
 from wsolbench.protocol import AnnotationReader
 from wsolbench.record import RunRecord, read_record, to_json
-from wsolbench.rundir import RunDirectory, classifier_path, digest, environment, plain, write_bytes, write_json
+from wsolbench.registry import METHODS
+from wsolbench.rundir import RECORD, RunDirectory, classifier_path, digest, environment, plain, write_bytes, write_json
 
 Status = Literal["done", "skipped", "failed"]
 
@@ -80,6 +83,33 @@ def run_job(job: Job, session: Session, *, rerun: bool = False) -> Outcome:
     return Outcome(job.config, directory.path, "done", "", record)
 
 
+def load_run(directory: str | Path) -> Method:
+    """The trained method of a finished run, in evaluation mode, on the CPU.
+
+    Raises:
+        UsageError: the folder holds no finished run, or what it needs is gone.
+
+    >>> load_run("nowhere")
+    Traceback (most recent call last):
+    wsolbench.errors.UsageError: 'nowhere' is no finished run: it has no record.json
+    """
+    folder = Path(directory).resolve()
+    if not (folder / RECORD).is_file():
+        raise UsageError(f"'{directory}' is no finished run: it has no {RECORD}")
+    record = read_record(folder / RECORD)
+    config = repeat(str(folder / "config.yaml"))
+    dataset, _ = Session().dataset(config)
+    method = _create(config, dataset.info, config.backbone or METHODS.get(record.method).default_backbone)
+    if record.ledger["training"] == "own":
+        method.load_checkpoint(folder / "last.safetensors")
+    elif record.ledger["training"] == "classifier":
+        home = folder.parents[3] / "_classifiers" / str(record.provenance["classifier"])
+        classifier = method.classifier
+        assert isinstance(classifier, nn.Module)
+        load_into(classifier, home / "last.safetensors")
+    return method.eval()
+
+
 def _carry_out(job: Job, session: Session, about: dict[str, Any], rerun: bool) -> RunRecord:
     """The story of a run. Every file is whole or absent; `record.json` is the caller's, and comes last."""
     config, info, folder = job.config, job.dataset.info, job.directory.path
@@ -87,7 +117,7 @@ def _carry_out(job: Job, session: Session, about: dict[str, Any], rerun: bool) -
         write_json(folder / "subset.json", _drawn(job))
 
     # fit
-    method = _create(job)
+    method = _create(config, info, job.backbone)
     fitted = _fit(job, method, session, about, rerun)
 
     # evaluate: outcomes at every threshold, on the images of val that may be looked at and on test
@@ -146,14 +176,13 @@ def _carry_out(job: Job, session: Session, about: dict[str, Any], rerun: bool) -
 # --- fit -------------------------------------------------------------------------------------------------------------
 
 
-def _create(job: Job) -> Method:
+def _create(config: RunConfig, info: DatasetInfo, backbone: str | None) -> Method:
     """The method with weights that follow from the seed (and the pretrained ones)."""
-    config, info = job.config, job.dataset.info
     torch.manual_seed(stable_seed("init", config.seed))
     return create_method(
         config.method["name"],
         num_classes=info.num_classes,
-        backbone=job.backbone,
+        backbone=backbone,
         pretrained=config.pretrained,
         checkpoint=config.checkpoint,
         class_names=info.class_names,

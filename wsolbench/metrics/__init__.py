@@ -8,9 +8,10 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from wsolbench.metrics.localization import GTKnownLoc, TopKLoc, label_rank
+    from wsolbench.metrics.localization import GTKnownLoc, TopKLoc
     from wsolbench.metrics.maxboxacc import MaxBoxAcc, MaxBoxAccV2
     from wsolbench.metrics.pxap import PxAP
+    from wsolbench.metrics.ranks import label_rank
 
 __all__ = ["GTKnownLoc", "MaxBoxAcc", "MaxBoxAccV2", "PxAP", "TopKLoc", "label_rank"]
 
@@ -25,7 +26,7 @@ if not TYPE_CHECKING:  # hidden, so that type checkers still see a misspelt name
             "MaxBoxAccV2": "maxboxacc",
             "PxAP": "pxap",
             "TopKLoc": "localization",
-            "label_rank": "localization",
+            "label_rank": "ranks",
         }
         if name not in homes:
             raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
