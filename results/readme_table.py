@@ -1,6 +1,6 @@
 """Puts the short table between the TABLE marks of README.md, read from results/leaderboard.csv.
 
-    python results/readme_table.py
+python results/readme_table.py
 """
 
 from __future__ import annotations
@@ -37,7 +37,9 @@ def main() -> None:
     text = readme.read_text(encoding="utf-8")
     marks = re.compile(r"(<!-- TABLE -->\n).*?(\n?<!-- /TABLE -->)", re.DOTALL)
     assert marks.search(text), "README.md has no TABLE marks"
-    readme.write_text(marks.sub(lambda found: found[1] + "\n".join(lines) + "\n<!-- /TABLE -->", text), encoding="utf-8")
+    readme.write_text(
+        marks.sub(lambda found: found[1] + "\n".join(lines) + "\n<!-- /TABLE -->", text), encoding="utf-8"
+    )
 
 
 if __name__ == "__main__":

@@ -50,7 +50,14 @@ def main() -> None:
                 f"lr={train.lr:g} head_lr_scale={train.head_lr_scale:g} epochs={train.epochs} {own or ''}".strip()
             )
             values = [f"{100 * cells[name]:.1f}" if name in cells else "-" for name in COLUMNS]
-            row = (method, config.backbone, config.seed, settings, *values, f"{outcome.record.cost['train_seconds']:.0f}")
+            row = (
+                method,
+                config.backbone,
+                config.seed,
+                settings,
+                *values,
+                f"{outcome.record.cost['train_seconds']:.0f}",
+            )
             writer.writerow(row)
             print(*row)
 
