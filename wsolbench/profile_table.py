@@ -6,6 +6,7 @@ import os
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import torch
 
@@ -13,22 +14,59 @@ from wsolbench.errors import WsolbenchError
 from wsolbench.profile import PRECISION, Measurement, context, device_name
 from wsolbench.registry import slug
 
+if TYPE_CHECKING:
+    from rich.table import Table
+
+COLUMNS = (
+    "method",
+    "backbone",
+    "work",
+    "batch",
+    "images/s",
+    "median ms",
+    "p10-p90 ms",
+    "peak MiB",
+    "params",
+    "trainable",
+)
+DROPPED_FIRST = ("trainable", "params", "p10-p90 ms", "peak MiB")  # where a terminal is narrow
+
 
 def print_profile(lines: Sequence[Measurement], device: torch.device) -> None:
-    """Print one table; batch sizes and kinds of work are set apart, fastest method first."""
-    from rich.box import SIMPLE_HEAD
+    """Print one table; batch sizes and kinds of work are set apart, fastest method first.
+
+    A narrow terminal gets fewer columns, and is told which are missing.
+    """
     from rich.console import Console
-    from rich.table import Table
     from rich.text import Text
 
     console = Console()
     if not console.is_terminal and "COLUMNS" not in os.environ:
         console = Console(width=120)
+    columns = list(COLUMNS)
+    table = _table(lines, columns)
+    for title in DROPPED_FIRST:
+        if console.measure(table, options=console.options.update(width=10_000)).maximum <= console.width:
+            break
+        columns.remove(title)
+        table = _table(lines, columns)
+    console.print(table)
+    captions = _captions(lines, device)
+    if missing := [title for title in COLUMNS if title not in columns]:
+        captions.append(f"Not shown for want of width: {', '.join(missing)} (the CSV has all).")
+    for sentence in captions:
+        console.print(Text(sentence, style="dim"))
+
+
+def _table(lines: Sequence[Measurement], columns: Sequence[str]) -> Table:
+    from rich.box import SIMPLE_HEAD
+    from rich.table import Table
+    from rich.text import Text
+
     table = Table(box=SIMPLE_HEAD, padding=(0, 1, 0, 0), show_edge=False, pad_edge=False, header_style="")
-    for title in ("method", "backbone", "work"):
-        table.add_column(title, overflow="fold")
-    for title in ("batch", "images/s", "median ms", "p10-p90 ms", "peak MiB", "params", "trainable"):
-        table.add_column(title, justify="right", no_wrap=True)
+    for title in columns:
+        is_name = title in ("method", "backbone", "work")
+        table.add_column(title, justify="left" if is_name else "right", no_wrap=True)
     ordered = sorted(lines, key=lambda line: (line.work, line.batch_size, -(line.images_per_second or 0)))
     for number, line in enumerate(ordered):
         following = ordered[number + 1] if number + 1 < len(ordered) else line
@@ -39,16 +77,14 @@ def print_profile(lines: Sequence[Measurement], device: torch.device) -> None:
                 ("" if line.settled else "~") + _short(line.median_ms),
                 f"{_short(line.p10_ms)}-{_short(line.p90_ms)}",
             ]
+        counts = (_memory(line), _count(line.parameters), _count(line.trainable))
+        texts = (line.method, line.backbone, line.work, str(line.batch_size), *figures, *counts)
+        row = dict(zip(COLUMNS, texts, strict=True))
         table.add_row(
-            *map(Text, (line.method, line.backbone, line.work, str(line.batch_size), *figures)),
-            _memory(line),
-            _count(line.parameters),
-            _count(line.trainable),
+            *(Text(row[title]) for title in columns),
             end_section=(line.work, line.batch_size) != (following.work, following.batch_size),
         )
-    console.print(table)
-    for sentence in _captions(lines, device):
-        console.print(Text(sentence, style="dim"))
+    return table
 
 
 def _captions(lines: Sequence[Measurement], device: torch.device) -> list[str]:
