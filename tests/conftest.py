@@ -8,6 +8,11 @@ import sys
 import tempfile
 
 import pytest
+from hypothesis import settings
+
+# No deadline: a busy machine is no bug. Derandomised: what passes here passes there; more examples are a call away.
+settings.register_profile("wsolbench", deadline=None, derandomize=True)
+settings.load_profile("wsolbench")
 
 for variable in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMEXPR_NUM_THREADS"):
     os.environ.setdefault(variable, "1")  # read by libraries when they are first imported
