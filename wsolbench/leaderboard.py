@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 from wsolbench.errors import WsolbenchError, unknown
 from wsolbench.record import Cell, RunRecord, read_record
+from wsolbench.rundir import write_text
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -384,9 +385,8 @@ def write_results(records: Iterable[RunRecord], folder: Path, command: str) -> l
             ("leaderboard.md", tables.to_markdown(groups, command)),
             ("leaderboard.csv", tables.to_csv(groups, command)),
         ):
-            temporary = folder / f"{name}.tmp"
-            temporary.write_text(text, encoding="utf-8")
-            written.append(temporary.replace(folder / name))
+            write_text(folder / name, text)
+            written.append(folder / name)
     except OSError as error:
         raise WsolbenchError(f"the leaderboard could not be written to '{folder}': {error.strerror}") from error
     return written
