@@ -33,17 +33,26 @@ class BoxResult(TypedDict):
 
 
 class SummedMetric(Metric):
-    """Abstract: a metric whose states are int64 sums, which no cast may touch."""
+    """Abstract: a metric whose states are int64 sums, which no cast may touch, and a constant that tells it apart."""
 
     is_differentiable = False
-    higher_is_better = True
+    higher_is_better: bool | None = True
     full_state_update = False
     plot_lower_bound = 0.0
     plot_upper_bound = 1.0
 
+    settings: Tensor
+
     def set_dtype(self, dst_type: str | torch.dtype) -> Self:
         """Do nothing: counts in half precision would be wrong from 2,049 images on."""
         return self
+
+    def set_apart(self, *settings: float) -> None:
+        """Keep what tells two metrics of a class apart as a constant state.
+
+        MetricCollection merges metrics for good if their states happen to agree on the first batch.
+        """
+        self.add_state("settings", torch.tensor(settings, dtype=torch.float64), dist_reduce_fx="max")
 
 
 class BoxMetric(SummedMetric):
@@ -65,9 +74,7 @@ class BoxMetric(SummedMetric):
         shape = (len(self.ious), len(thresholds))
         self.add_state("hits", torch.zeros(shape, dtype=torch.int64), dist_reduce_fx="sum")
         self.add_state("count", torch.zeros((), dtype=torch.int64), dist_reduce_fx="sum")
-        # a constant: MetricCollection merges metrics for good if their states happen to agree on the first batch
-        settings = [float(contours == "multi"), float(k), *self.ious, float(thresholds[-1])]
-        self.add_state("settings", torch.tensor(settings), dist_reduce_fx="max")
+        self.set_apart(contours == "multi", k, *self.ious, thresholds[-1])
 
     def outcomes(self, maps_BHW: Array, boxes: Sequence[Array]) -> npt.NDArray[np.bool_]:
         """Say which images are correct at each IoU level and threshold: bool [B, I, T]."""
