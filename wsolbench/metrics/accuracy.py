@@ -51,7 +51,8 @@ class TopKAccuracy(SummedMetric, MulticlassAccuracy):
     def update(self, logits_BK: Tensor, labels_B: Tensor) -> None:
         """Add images: class logits [B, K] and integer labels [B]."""
         named_B = (label_rank(logits_BK, labels_B) < min(self.k, logits_BK.shape[1])).long()
-        super().update(named_B, torch.ones_like(named_B))
+        if len(named_B):  # torchmetrics cannot reshape an empty batch
+            super().update(named_B, torch.ones_like(named_B))
 
     def compute(self) -> AccuracyResult:  # type: ignore[override]  # a typed dict, as all metrics of this package
         """Return the accuracy, and the counts it was read from."""

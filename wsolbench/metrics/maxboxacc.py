@@ -43,6 +43,10 @@ class SummedMetric(Metric):
 
     settings: Tensor
 
+    def __init__(self, **kwargs: Any) -> None:
+        # A process without images would answer from its cache and leave the others waiting for it.
+        super().__init__(**{"compute_with_cache": False, **kwargs})
+
     def set_dtype(self, dst_type: str | torch.dtype) -> Self:
         """Do nothing: counts in half precision would be wrong from 2,049 images on."""
         return self
