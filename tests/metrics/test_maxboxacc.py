@@ -25,7 +25,9 @@ def case():
     return torch.from_numpy(maps), boxes
 
 
-@pytest.mark.parametrize("name", ["accuracy", "functional", "localization", "maxboxacc", "pxap", "ranks"])
+@pytest.mark.parametrize(
+    "name", ["accuracy", "error_classes", "functional", "localization", "maxboxacc", "pxap", "ranks", "robustness"]
+)
 def test_doctests(name):
     module = importlib.import_module(f"wsolbench.metrics.{name}")
     result = doctest.testmod(module)
