@@ -156,6 +156,8 @@ def test_cells_of_a_classifier(tmp_path: Path) -> None:
         "MaxBoxAccV2@.3",
         "MaxBoxAccV2@.5",
         "MaxBoxAccV2@.7",
+        "BoxAcc plateau",
+        "BoxAcc area",
         "PxAP",
         "pIoU",
     ]
@@ -165,6 +167,7 @@ def test_cells_of_a_classifier(tmp_path: Path) -> None:
         "MaxBoxAccV2@.3",
         "MaxBoxAccV2@.5",
         "MaxBoxAccV2@.7",
+        "BoxAcc plateau",
         "pIoU",
     }
     assert found["Top-1 Loc@val"].value <= found["Top-5 Loc@val"].value <= found["GT-known@val"].value

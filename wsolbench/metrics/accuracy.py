@@ -21,7 +21,7 @@ class AccuracyResult(TypedDict):
     count: int
 
 
-class TopKAccuracy(SummedMetric, MulticlassAccuracy):
+class TopKAccuracy(SummedMetric, MulticlassAccuracy):  # type: ignore[misc]  # theirs annotate one name in two ways
     """Share of images whose label is among the k highest logits: torchmetrics' `MulticlassAccuracy`, micro average.
 
     Shapes: `update(logits_BK, labels_B)`. `compute()` returns an `AccuracyResult`.

@@ -135,5 +135,6 @@ def _locations(
 
 def _pixels(low_S2: npt.NDArray[np.int64], high_S2: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
     """Pixels of boxes, 0 where the corners have crossed."""
-    extents = np.maximum(high_S2 - low_S2 + 1, 0)
-    return extents[:, 0] * extents[:, 1]
+    width_S, height_S = np.maximum(high_S2 - low_S2 + 1, 0).T
+    pixels: npt.NDArray[np.int64] = width_S * height_S
+    return pixels

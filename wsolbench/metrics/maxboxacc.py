@@ -36,7 +36,7 @@ class SummedMetric(Metric):
     """Abstract: a metric whose states are int64 sums, which no cast may touch, and a constant that tells it apart."""
 
     is_differentiable = False
-    higher_is_better: bool | None = True
+    higher_is_better = True
     full_state_update = False
     plot_lower_bound = 0.0
     plot_upper_bound = 1.0
