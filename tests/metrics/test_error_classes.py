@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
@@ -128,3 +130,34 @@ def test_no_images():
 def test_refuses(boxes, truths, correct, message):
     with pytest.raises(ValueError, match=message):
         classify_errors(boxes, truths, correct)
+
+
+GOLDEN = Path(__file__).parents[1] / "golden" / "error_classes.npz"
+
+
+def random_images(count=4000, seed=0):
+    """Boxes, lists of one to four true boxes, right classes; every other box lies near a true one."""
+    rng = np.random.RandomState(seed)  # its stream is frozen, that of default_rng is not
+    boxes = np.sort(rng.randint(0, 40, (count, 2, 2)), axis=1).reshape(-1, 4)
+    truths = [np.sort(rng.randint(0, 40, (rng.randint(1, 5), 2, 2)), axis=1).reshape(-1, 4) for _ in range(count)]
+    for index in range(0, count, 2):
+        box = (truths[index][0] + rng.randint(-6, 7, 4)).clip(0, 60)
+        boxes[index] = [*box[:2], *np.maximum(box[:2], box[2:])]
+    return boxes, truths, rng.rand(count) < 0.8
+
+
+def test_classes_are_those_of_the_released_code():
+    """Golden: what `cls_loc_err` and `get_badcase_detail` of vasgaowei/TS-CAM (commit 25aece4, `lib/cams_deit.py`)
+    answered for `random_images()`, as codes of `ErrorClass` (Python 3.11, numpy 2.4). Its hit is IoU > .5, ours >= .5.
+    """
+    boxes, truths, right = random_images()
+    with np.load(GOLDEN, allow_pickle=False) as file:
+        theirs = file["combined"]
+    ours = classify_errors(boxes, truths, right).combined
+    assert set(ours.tolist()) == set(map(int, ErrorClass))
+    best = np.array([iou_matrix(box[None], truth).max() for box, truth in zip(boxes, truths, strict=True)])
+    at_limit = (best == 0.5) & right
+    assert at_limit.any()
+    assert (ours[at_limit] == ErrorClass.HIT).all()
+    assert (theirs[at_limit] != ErrorClass.HIT).all()
+    assert ours[~at_limit].tolist() == theirs[~at_limit].tolist()
