@@ -28,7 +28,7 @@ def exported() -> dict[str, type[Metric]]:
 
 
 _SETTINGS: dict[str, list[dict[str, Any]]] = {
-    "GTKnownLoc": [{"threshold": 0.4}, {"threshold": 0.2}],
+    "GTKnownLoc": [{"threshold": 0.4}, {"threshold": 0.99}],  # 0.99: the last threshold of MaxBoxAcc
     "MaxBoxAcc": [{"contours": "multi"}, {"ious": (0.1, 0.9)}],
     "PIoU": [{"interval": 0.1}],
     "PxAP": [{"interval": 0.1}, {"interval": 0.105}],  # ten thresholds each
@@ -53,7 +53,7 @@ def inputs() -> Inputs:
     boxes = [np.sort(rng.integers(0, SIZE, (1 + i % 2, 2, 2)), axis=1).reshape(-1, 4) for i in range(COUNT)]
     labels = rng.integers(0, 8, COUNT)
     for i in range(0, COUNT, 3):  # some right answers, so that no metric is zero throughout
-        boxes[i], labels[i] = boxes_at_threshold(maps[i], 0.07 * i), logits[i].argmax()
+        boxes[i], labels[i] = boxes_at_threshold(maps[i], 0.11 * i), logits[i].argmax()
     return {
         "maps_BHW": torch.from_numpy(maps),
         "boxes": boxes,

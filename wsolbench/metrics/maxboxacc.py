@@ -54,9 +54,11 @@ class SummedMetric(Metric):
     def set_apart(self, *settings: float) -> None:
         """Keep what tells two metrics of a class apart as a constant state.
 
-        MetricCollection merges metrics for good if their states happen to agree on the first batch.
+        MetricCollection merges metrics for good if their states happen to agree on the first batch; torchmetrics 1.6
+        compares the first state only, so this one goes to the front.
         """
         self.add_state("settings", torch.tensor(settings, dtype=torch.float64), dist_reduce_fx="max")
+        self._defaults = {"settings": self._defaults.pop("settings"), **self._defaults}
 
 
 class BoxMetric(SummedMetric):
@@ -78,7 +80,7 @@ class BoxMetric(SummedMetric):
         shape = (len(self.ious), len(thresholds))
         self.add_state("hits", torch.zeros(shape, dtype=torch.int64), dist_reduce_fx="sum")
         self.add_state("count", torch.zeros((), dtype=torch.int64), dist_reduce_fx="sum")
-        self.set_apart(contours == "multi", k, *self.ious, thresholds[-1])
+        self.set_apart(contours == "multi", k, len(thresholds), thresholds[-1], *self.ious)
 
     def outcomes(self, maps_BHW: Array, boxes: Sequence[Array]) -> npt.NDArray[np.bool_]:
         """Say which images are correct at each IoU level and threshold: bool [B, I, T]."""
