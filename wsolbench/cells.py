@@ -67,10 +67,10 @@ def _max_box_acc(levels: Levels, reader: AnnotationReader) -> list[Cell]:
     return cells
 
 
-def _curve(levels: Levels, reader: AnnotationReader) -> list[Cell]:
+def _curve(levels: Levels, reader: AnnotationReader, split: str = "test") -> list[Cell]:
     """How the curve lies whose maximum MaxBoxAcc is: its plateau is found by the best threshold, its area by none."""
     found = robustness(levels.box_summary(interval=V1_INTERVAL))[0.5]
-    oracle = reader.choose_on("test", levels, "plateau around the best threshold (BoxAcc plateau)")
+    oracle = reader.choose_on(split, levels, "plateau around the best threshold (BoxAcc plateau)")
     grid = threshold_grid(V1_INTERVAL)
     hits = levels.hits(grid)
     return [
