@@ -14,8 +14,7 @@ So the classes exclude one another, and every box has one. "wrong class" says th
 score; as in TS-CAM it comes before all of these, hits too, in the combined class. It is kept apart from the class of
 the location, which is of use to GT-known Loc and to methods without a classifier.
 
-Deviations: a hit reaches the IoU level inclusively, as everywhere in this package (TS-CAM: > .5); any true box counts
-whose class is the label, as there.
+One deviation: a hit reaches the IoU level inclusively, as everywhere in this package (TS-CAM: > .5).
 """
 # B images, N true boxes of an image, S true boxes of all images
 
