@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import doctest
 import importlib
 import re
 import sys
@@ -72,3 +73,12 @@ def test_the_data_set_of_the_page_reads_its_files(example: Any, tmp_path: Path) 
     flipped = [split.sample(0, torch.Generator().manual_seed(seed)).image_CHW for seed in range(8)]
     assert {image.equal(sample.image_CHW) for image in flipped} == {True, False}
     assert len(pets.fingerprint()) == 64
+
+
+def test_the_examples_of_the_metrics_page_give_what_it_says() -> None:
+    text = (ROOT / "docs" / "metrics.md").read_text(encoding="utf-8")
+    examples = "\n".join(re.findall(r"```pycon\n(.*?)```", text, re.DOTALL))
+    page = doctest.DocTestParser().get_doctest(examples, {}, "metrics.md", "docs/metrics.md", 0)
+    outcome = doctest.DocTestRunner().run(page)
+    assert outcome.attempted
+    assert not outcome.failed

@@ -428,6 +428,35 @@ def test_a_narrow_terminal_says_what_it_leaves_out() -> None:
     assert "markdown" in note
 
 
+def curves(plateau: float, area: float) -> list[Cell]:
+    return [Cell("BoxAcc plateau", plateau, plateau, plateau, oracle=True), Cell("BoxAcc area", area, area, area)]
+
+
+def test_what_describes_a_curve_is_never_marked_and_orders_nothing() -> None:
+    oracle = [Cell("GT-known", 0.5, threshold_by="test-oracle", oracle=True)]
+    better = [Cell("GT-known", 0.6, threshold_by="test-oracle", oracle=True)]
+    [group] = summarise([record("flat", cells=oracle + curves(1, 0.4)), record("sat", cells=better + curves(0.1, 0.3))])
+    assert [row.label for row in group.rows] == ["sat", "flat"]
+    assert [{column.metric for column in row.best} for row in group.rows] == [{"GT-known"}, set()]
+
+
+@pytest.mark.parametrize("width", [80, 120, 160, 200, 400])
+def test_what_describes_a_curve_costs_a_terminal_nothing_else(width: int) -> None:
+    before = [record(name, cells=full_cells(value)) for name, value in (("cam", 0.4), ("sat", 0.6))]
+    after = [record(name, cells=full_cells(value) + curves(0.2, 0.3)) for name, value in (("cam", 0.4), ("sat", 0.6))]
+    old, new = printed(before, width), printed(after, width)
+    shown = "20.0" in new
+    assert shown == (width == 400) == ("share of all thresholds" in " ".join(new.split()))
+    if not shown:
+        assert new.split("Not shown")[0].rstrip() == old.split("Not shown")[0].rstrip()
+        assert "Not shown for want of width: " in " ".join(new.split())
+    for format in ("csv", "markdown"):
+        text = render(after, format)
+        assert text is not None
+        assert "BoxAcc plateau" in text
+        assert "BoxAcc area" in text
+
+
 def test_no_records_are_said() -> None:
     assert "No finished runs" in printed([], 80)
     text = render([], "markdown")

@@ -18,6 +18,7 @@ from wsolbench.boxes import Array, iou_matrix, level_of, resize_boxes, resize_ma
 from wsolbench.data import Split
 from wsolbench.errors import WsolbenchError
 from wsolbench.levels import Boxes, Levels, Scored, load_levels, save_levels, score_with_boxes
+from wsolbench.metrics.error_classes import ErrorClass, Errors, classify_errors
 from wsolbench.progress import Reporter
 from wsolbench.protocol import AnnotationReader
 from wsolbench.types import Annotation
@@ -146,40 +147,60 @@ class Parts:
 
 # --- per image -------------------------------------------------------------------------------------------------------
 
-COLUMNS = ("split", "id", "label", "prediction", "rank", "iou", "x0", "y0", "x1", "y1", "hit")
+COLUMNS = (
+    "split", "id", "label", "prediction", "rank", "iou", "x0", "y0", "x1", "y1", "hit", "location", "error",
+)  # fmt: skip
 
 
-def outcomes_csv(
-    parts: Mapping[str, Parts],
-    splits: Mapping[str, Split],
-    geometry: Geometry,
-    threshold: float,
-    reader: AnnotationReader,
-) -> bytes:
-    """The content of `images.csv.gz`: per image the box at the threshold, in the evaluation frame, and its best IoU.
+@dataclass(frozen=True)
+class PerImage:
+    """What became of each image of a split at one threshold, in order."""
 
-    Every image's annotation is read again, so the ledger is complete after an interruption too. Equal outcomes give
-    equal bytes (no time stamp). `prediction` and `rank` are empty without a classifier.
+    levels: Levels
+    boxes_n4: npt.NDArray[np.int64]  # of the largest contour, in the evaluation frame
+    iou_n: npt.NDArray[np.float64]  # best one with a true box
+    errors: Errors
+
+
+def judge_images(
+    name: str, parts: Parts, split: Split, geometry: Geometry, threshold: float, reader: AnnotationReader
+) -> PerImage:
+    """Compare the box of each image at the threshold with its true boxes.
+
+    Every image's annotation is read again, so the ledger is complete after an interruption too.
+    """
+    levels, boxes_n4, truths = parts.levels(), parts.boxes_at(threshold), []
+    for id in levels.ids.tolist():  # one annotation at a time: masks are large, boxes are not
+        (annotation,) = reader.read(name, split, [id])
+        truths.append(geometry.boxes(annotation))
+    iou_n = np.array([iou_matrix(box[None], truth).max() for box, truth in zip(boxes_n4, truths, strict=True)])
+    correct_n = levels.ranks == 0 if (levels.ranks >= 0).all() else None
+    return PerImage(levels, boxes_n4, iou_n, classify_errors(boxes_n4, truths, correct_n))
+
+
+def outcomes_csv(judged: Mapping[str, PerImage]) -> bytes:
+    """The content of `images.csv.gz`: per image of each split its box, in the evaluation frame, and what is wrong with it.
+
+    `location` is the error class of the box alone, `error` the one that knows of the predicted class too; without a
+    classifier they are the same, and `prediction` and `rank` are empty. Equal outcomes give equal bytes (no time stamp).
     """
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(COLUMNS)
-    for name, part in parts.items():
-        writer.writerows(_rows(name, part, splits[name], geometry, threshold, reader))
+    for name, images in judged.items():
+        writer.writerows(_rows(name, images))
     packed = io.BytesIO()
     with gzip.GzipFile(filename="", fileobj=packed, mode="wb", mtime=0) as file:
         file.write(text.getvalue().encode())
     return packed.getvalue()
 
 
-def _rows(
-    name: str, parts: Parts, split: Split, geometry: Geometry, threshold: float, reader: AnnotationReader
-) -> Iterator[Sequence[object]]:
-    levels = parts.levels()
-    for index, box_4 in enumerate(parts.boxes_at(threshold)):
-        (annotation,) = reader.read(name, split, [str(levels.ids[index])])
-        iou = float(iou_matrix(box_4[None], geometry.boxes(annotation)).max())
+def _rows(name: str, images: PerImage) -> Iterator[Sequence[object]]:
+    levels, location_n = images.levels, images.errors.location
+    error_n = location_n if images.errors.combined is None else images.errors.combined
+    for index, (box_4, iou) in enumerate(zip(images.boxes_n4.tolist(), images.iou_n.tolist(), strict=True)):
         rank = int(levels.ranks[index])
         classes = ("", "") if rank < 0 else (int(levels.predictions[index]), rank)
+        kinds = (ErrorClass(location_n[index]), ErrorClass(error_n[index]))
         label = int(levels.labels[index])
-        yield [name, annotation.id, label, *classes, f"{iou:.6f}", *box_4.tolist(), int(iou >= 0.5)]
+        yield [name, levels.ids[index], label, *classes, f"{iou:.6f}", *box_4, int(iou >= 0.5), *kinds]
