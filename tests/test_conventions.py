@@ -16,6 +16,8 @@ run on a CPU with numpy 1.26.4, OpenCV 4.10.0 and scikit-image 0.22.0, without a
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from collections.abc import Callable
 from dataclasses import fields, replace
 from pathlib import Path
@@ -393,6 +395,12 @@ def test_what_cannot_be_scored_is_said() -> None:
         ConventionOutcomes.concat([])
     with pytest.raises(ValueError, match="one convention and the same thresholds"):
         ConventionOutcomes.concat([score(SAT), score(SAT, thresholds=[0.4])])
+
+
+def test_declaring_and_scoring_need_no_torch() -> None:
+    code = "import sys, wsolbench.conventions, wsolbench.convention_scores; sys.exit('torch' in sys.modules)"
+    paths = [str(Path(__file__).parents[1])]
+    subprocess.run([sys.executable, "-c", f"import sys; sys.path[:0] = {paths}; {code}"], check=True)
 
 
 # --- numbers ---------------------------------------------------------------------------------------------------------

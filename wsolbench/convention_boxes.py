@@ -47,14 +47,13 @@ def normalize(convention: Convention, raw_hw: Array, resolution_HW: tuple[int, i
         return score
     values: npt.NDArray[Any] = np.ascontiguousarray(raw, dtype=convention.dtype)
     zeros = np.zeros(resolution_HW, values.dtype)
-    if not np.isfinite(values).all():
-        return zeros
     if convention.minmax == "after resize":
         values = _resized(values, convention, resolution_HW)
     low, high = values.min(), values.max()
-    # in float64: numpy before 2 adds a Python float to a float32 that way, and so did these codes
-    span = values.dtype.type(float(high - low) + convention.epsilon)
-    if low == high or not np.isfinite(span):
+    with np.errstate(invalid="ignore", over="ignore"):
+        # the sum in float64: numpy before 2 adds a Python float to a float32 that way, and so did these codes
+        span = values.dtype.type(float(high - low) + convention.epsilon)
+    if low == high or not np.isfinite(span):  # NaN and infinities end up in the span
         return zeros
     values = (values - low) / span
     return values if convention.minmax == "after resize" else _resized(values, convention, resolution_HW)
@@ -95,7 +94,7 @@ def boxes_of_map(
     full = float(values.max()) if convention.relative else 255.0 if convention.quantised else 1.0
     boxes = np.empty((len(thresholds), 4), np.int32)
     for box, threshold in zip(boxes, thresholds, strict=True):
-        cut = int(threshold * full) if convention.quantised else values.dtype.type(threshold * full)
+        cut = int(threshold * full) if convention.quantised else threshold * full
         rectangle = _region(convention, COMPARE[convention.comparison](values, cut))
         if rectangle is None:
             box[:] = _empty_box(convention, height, width)
