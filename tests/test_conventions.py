@@ -281,6 +281,8 @@ def test_margins_grow_with_the_resolution() -> None:
     assert SAT.margins_HW((64, 64)) == (5, 5)
     truth = truth_boxes(SAT, annotation((0, 0, 74, 37), size=(74, 74)), (64, 64))
     assert truth.tolist() == [[0, 0, 63, 32]]
+    wide = truth_boxes(SAT, annotation((100, 100, 300, 150), size=(256, 512)), (224, 448))
+    assert wide.tolist() == [[68, 84, 268, 134]]
 
 
 # --- names, refusals -------------------------------------------------------------------------------------------------
