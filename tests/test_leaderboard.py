@@ -283,6 +283,32 @@ def test_selectors_never_share_a_column() -> None:
     assert all(len(row.values) == 1 for row in group.rows)
 
 
+def test_conventions_never_share_a_column_and_stand_behind_the_reference() -> None:
+    names = ("tscam", "bas")
+    foreign = [Cell("GT-known", 0.9, None, None, 0.2, "fixed:0.2", convention=name) for name in names]
+    foreign += [Cell("mean Loc@.3/.5/.7", 0.8, None, None, 0.3, "test-oracle", True, convention="sat")]
+    own = Cell("GT-known", 0.5, None, None, 0.1, "fixed:0.2")
+    pixels = Cell("PxAP", 0.4)
+    records = [record("cam", cells=[*foreign, pixels, own]), record("sat", cells=[Cell(**vars(own) | {"value": 0.6})])]
+    [group] = summarise(records)
+    assert [column.title for column in group.columns] == [
+        "GT-known@fixed:0.2",
+        "PxAP",
+        "GT-known@fixed:0.2 [bas]",
+        "mean Loc@.3/.5/.7@test-oracle [sat]",
+        "GT-known@fixed:0.2 [tscam]",
+    ]
+    assert [row.label for row in group.rows] == ["sat", "cam"]  # ordered by the reference's number
+    text = render(records, "markdown") or ""
+    assert "GT-known@fixed:0.2 | PxAP | GT-known@fixed:0.2 [bas] | mean Loc† .3/.5/.7@test-oracle [sat]" in text
+    assert "[bas], [sat], [tscam]: scored by that paper's own rules" in text
+    assert "own rules" not in (render([record()], "markdown") or "")
+    table = pd.read_csv(io.StringIO(render(records, "csv")))
+    assert table["GT-known@fixed:0.2 [bas] mean"].dropna().tolist() == [0.9]
+    assert "mean Loc" in printed(records, 200)
+    assert "mean Loc" not in printed(records, 40).split("Not shown")[0]
+
+
 def test_best_is_marked_inside_each_group_only() -> None:
     groups = summarise(
         [record("cam", 0.5), record("sat", 0.6), record("cam", 0.8, backbone="cnn"), record("sat", 0.7, backbone="cnn")]

@@ -42,6 +42,14 @@ def test_a_record_without_error_classes_is_still_read(tmp_path: Path) -> None:
     assert read_record(path) == record()
 
 
+def test_a_record_from_before_conventions_is_the_reference(tmp_path: Path) -> None:
+    content = json.loads(to_json(record()))
+    assert content["cells"][0].pop("convention") == "reference"
+    path = tmp_path / "record.json"
+    path.write_text(json.dumps(content))
+    assert read_record(path) == record()
+
+
 def test_not_a_number_is_never_written() -> None:
     with pytest.raises(ValueError, match="not JSON compliant"):
         to_json(replace(record(), cost={"train_seconds": float("nan")}))

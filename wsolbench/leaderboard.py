@@ -51,11 +51,17 @@ class Column:
     title: str
     metric: str
     oracle: bool
+    convention: str = "reference"  # whose evaluator is emulated
 
     @classmethod
     def of(cls, cell: Cell) -> Column:
         """The column a cell stands in."""
-        return cls(cell.column, cell.metric, cell.oracle)
+        return cls(cell.column, cell.metric, cell.oracle, cell.convention)
+
+    @property
+    def foreign(self) -> bool:
+        """Scored as another code base would: stands behind the reference's numbers and never leads a table."""
+        return self.convention != "reference"
 
 
 @dataclass(frozen=True)
@@ -324,7 +330,11 @@ def _spread(values: Sequence[float]) -> Stat:
 def _columns(rows: Sequence[Row]) -> tuple[Column, ...]:
     found = list(dict.fromkeys(column for row in rows for column in row.values))
     metrics = [*METRICS, *dict.fromkeys(column.metric for column in found if column.metric not in METRICS)]
-    return tuple(sorted(found, key=lambda column: (metrics.index(column.metric), column.oracle, column.title)))
+
+    def place(column: Column) -> tuple[Any, ...]:
+        return column.foreign, column.convention, metrics.index(column.metric), column.oracle, column.title
+
+    return tuple(sorted(found, key=place))
 
 
 def leading(columns: Iterable[Column]) -> Column | None:
@@ -332,6 +342,7 @@ def leading(columns: Iterable[Column]) -> Column | None:
     return min(
         (column for column in columns if not column.metric.endswith("Cls") and column.metric not in DESCRIPTIONS),
         key=lambda column: (
+            column.foreign,
             column.oracle,
             METRICS.index(column.metric) if column.metric in METRICS else len(METRICS),
         ),

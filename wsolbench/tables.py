@@ -17,7 +17,8 @@ COSTS = {"train_seconds": "train s", "eval_images_per_second": "images/s", "para
 
 # What a narrow terminal can miss first; the other formats always show everything.
 _DISPENSABLE = (
-    *DESCRIPTIONS, "pIoU", "Top-5 Cls", "MaxBoxAccV2@.3", "MaxBoxAccV2@.7", "MaxBoxAccV2@.5", "parameters", "eval_images_per_second",
+    *DESCRIPTIONS, "Loc@.3", "Loc@.5", "Loc@.7", "mean Loc@.3/.5/.7",
+    "pIoU", "Top-5 Cls", "MaxBoxAccV2@.3", "MaxBoxAccV2@.7", "MaxBoxAccV2@.5", "parameters", "eval_images_per_second",
     "MaxBoxAcc", "PxAP", "Top-5 Loc", "train_seconds", "Top-1 Cls", "MaxBoxAccV2",
 )  # fmt: skip
 
@@ -124,6 +125,11 @@ def legend(groups: Sequence[Group], best: str = "*", dropped: Sequence[str] = ()
         lines.append("@val: the boxes of val chose the threshold, test was only scored.")
     if any(column.oracle for column in columns):
         lines.append("† test boxes or masks choose the threshold: an upper bound, never to be compared with @val.")
+    conventions = dict.fromkeys(column.convention for column in columns if column.foreign)
+    if conventions:
+        lines.append(
+            f"[{'], ['.join(conventions)}]: scored by that paper's own rules; compare inside such a column only."
+        )
     if any(row.test_selected for row in rows):
         lines.append("‡ the checkpoint or the hyper-parameters saw test boxes.")
     if any(row.best for row in rows):
