@@ -20,9 +20,9 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
+from wsolbench.conventions import CONVENTIONS
 from wsolbench.errors import unknown
 from wsolbench.maps import (
-    CONVENTIONS,
     Array,
     check_maps,
     level_of,
