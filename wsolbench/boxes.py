@@ -107,7 +107,8 @@ class Scan(NamedTuple):
 
     iou_MBL: npt.NDArray[np.float64]  # best IoU with any of the image's boxes, per contour mode, single before multi
     boxes_BL4: npt.NDArray[np.int16]  # box of the largest contour; zeros unless the mode is among those asked for
-    qmax_B: npt.NDArray[np.uint8]  # largest quantised value
+    q_BHW: npt.NDArray[np.uint8]  # the maps as they were cut, quantised
+    qmax_B: npt.NDArray[np.uint8]  # their largest values
 
 
 def scan_maps(
@@ -144,7 +145,7 @@ def scan_maps(
     else:
         for index in range(len(q_BHW)):
             work(index)
-    return Scan(iou_MBL, boxes_BL4, q_BHW.max(axis=(1, 2)))
+    return Scan(iou_MBL, boxes_BL4, q_BHW, q_BHW.max(axis=(1, 2)))
 
 
 def best_iou_per_level(

@@ -26,7 +26,6 @@ from wsolbench.boxes import (
     check_maps,
     level_of,
     otsu_level,
-    quantize,
     scan_maps,
     threshold_grid,
     to_numpy,
@@ -307,7 +306,7 @@ def score_with_boxes(
         _column(ranks, len(maps), "ranks"),
         _column(predictions, len(maps), "predictions"),
         found.qmax_B,
-        np.array([otsu_level(quantize(one)) for one in maps], np.uint8),
+        np.array([otsu_level(q_HW) for q_HW in found.q_BHW], np.uint8),
         np.packbits(np.moveaxis(correct_MBIL, 0, 1), axis=-1),
         *pixels,
     )
