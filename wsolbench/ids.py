@@ -18,7 +18,7 @@ def is_safe(id: str) -> bool:
     >>> is_safe("001.Black_footed_Albatross/a.b..jpg"), is_safe("a/../../b.jpg"), is_safe("/etc/passwd")
     (True, False, False)
     """
-    return bool(id) and (_is_plain(id) or _UNSAFE.search(id) is None)
+    return bool(id.strip("./")) and (_is_plain(id) or _UNSAFE.search(id) is None)
 
 
 def _is_plain(id: str) -> bool:
