@@ -22,19 +22,22 @@ class Cell:
     low: float | None = None  # 95 % bootstrap interval over images
     high: float | None = None
     threshold: float | None = None
-    threshold_by: str | None = None  # val-boxes | test-oracle | None: the metric has no threshold
+    threshold_by: str | None = None  # val-boxes | test-oracle | fixed:0.1 | None: the metric has no threshold
     oracle: bool = False  # test boxes chose its threshold; set by the code path that read them
+    convention: str = "reference"  # whose evaluator is emulated
 
     @property
     def column(self) -> str:
-        """Column title: metric@selector.
+        """Column title: metric@selector, and the convention in brackets where it is not the reference.
 
         >>> Cell("GT-known", 0.5, threshold_by="val-boxes").column
         'GT-known@val'
+        >>> Cell("GT-known", 0.5, threshold_by="fixed:0.15", convention="bas").column
+        'GT-known@fixed:0.15 [bas]'
         """
-        if self.threshold_by is None:
-            return self.metric
-        return f"{self.metric}@{'val' if self.threshold_by == 'val-boxes' else self.threshold_by}"
+        selector = "" if self.threshold_by is None else f"@{self.threshold_by}"
+        convention = "" if self.convention == "reference" else f" [{self.convention}]"
+        return f"{self.metric}{'@val' if selector == '@val-boxes' else selector}{convention}"
 
 
 @dataclass
