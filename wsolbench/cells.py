@@ -14,8 +14,10 @@ V1_INTERVAL = 0.01  # MaxBoxAcc is defined on 100 thresholds,
 V2_INTERVAL = 0.001  # MaxBoxAccV2 on 1,000, whatever a selector chooses among
 
 
-def compute_cells(levels: Levels, threshold: Threshold, reader: AnnotationReader, interval: float) -> list[Cell]:
-    """All metrics on the test outcomes. Class metrics and Top-k Loc are left out where there is no classifier.
+def compute_cells(
+    levels: Levels, threshold: Threshold, reader: AnnotationReader, interval: float, split: str = "test"
+) -> list[Cell]:
+    """All metrics on the outcomes of the evaluated split. Class metrics and Top-k Loc are left out where there is no classifier.
 
     The interval of an oracle cell chooses the threshold anew in every resample. PxAP pools the pixels of all images, so
     it has no interval over images.
@@ -26,10 +28,10 @@ def compute_cells(levels: Levels, threshold: Threshold, reader: AnnotationReader
         for k in (1, 5):
             cells.append(_cell(levels, f"Top-{k} Cls", levels.topk_accuracy(k), mean_of(levels.in_top(k))))
     cells += _at_threshold(levels, threshold, interval, has_classes)
-    cells += _max_box_acc(levels, reader)
+    cells += _max_box_acc(levels, reader, split)
     pixels = levels.pxap()
     if pixels is not None:
-        peak = reader.choose_on("test", levels, "peak IoU over thresholds", "masks")
+        peak = reader.choose_on(split, levels, "peak IoU over thresholds", "masks")
         cells += [Cell("PxAP", pixels["value"]), Cell("pIoU", pixels["piou"], oracle=peak)]
     return cells
 
@@ -50,9 +52,9 @@ def _at_threshold(levels: Levels, threshold: Threshold, interval: float, has_cla
     return cells
 
 
-def _max_box_acc(levels: Levels, reader: AnnotationReader) -> list[Cell]:
-    """MaxBoxAcc and MaxBoxAccV2: the best threshold on the test images themselves, an oracle by definition."""
-    oracle = reader.choose_on("test", levels, "maximum over thresholds (MaxBoxAcc, MaxBoxAccV2)")
+def _max_box_acc(levels: Levels, reader: AnnotationReader, split: str) -> list[Cell]:
+    """MaxBoxAcc and MaxBoxAccV2: the best threshold on the evaluated images themselves, an oracle by definition."""
+    oracle = reader.choose_on(split, levels, "maximum over thresholds (MaxBoxAcc, MaxBoxAccV2)")
     single = best_of(levels.hits(threshold_grid(V1_INTERVAL)))
     cells = [_cell(levels, "MaxBoxAcc", levels.max_box_acc(interval=V1_INTERVAL), single, oracle=oracle)]
     grid = threshold_grid(V2_INTERVAL)
