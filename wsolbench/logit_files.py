@@ -50,7 +50,6 @@ def read_logits(
         state = "is no .npy or .npz file" if path.exists() else "does not exist"
         raise UsageError(f"--logits '{path}' {state}; expected {FORMS}")
     outcomes = ClassOutcomes(np.full(len(ids), -1, np.int32), np.full(len(ids), -1, np.int32))
-    first = 0
     for where, rows_at, block_RK in _blocks(path, ids, split):
         if block_RK.shape[1] != num_classes:
             raise WsolbenchError(f"{where} have {block_RK.shape[1]} classes, expected the {num_classes} of {split}")
@@ -62,7 +61,6 @@ def read_logits(
             raise WsolbenchError(f"{where} hold NaN for image {ids[rows_at[row]]!r}; expected real numbers")
         outcomes.ranks[rows_at] = label_rank(logits, torch.from_numpy(labels[rows_at])).numpy()
         outcomes.predictions[rows_at] = logits.argmax(1).numpy()
-        first += len(block_RK)
     return outcomes
 
 
@@ -81,7 +79,7 @@ def _blocks(path: Path, ids: Sequence[str], split: str) -> Iterator[Block]:
         with archive.open(f"logits{SUFFIX}") as file:
             yield from _rows(file, f"logits {archive.say('logits')}", order, split)
         return
-    found = find_maps(path, ids, split)
+    found = find_maps(path, ids, split, "class scores")
     for index, name in enumerate(found.names):
         row, _ = read_npy(archive, name)
         where = f"logits {archive.say(name)}"

@@ -147,7 +147,7 @@ class MapFiles:
         return digest.hexdigest()
 
 
-def find_maps(path: str | Path, ids: Sequence[str], split: str) -> MapFiles:
+def find_maps(path: str | Path, ids: Sequence[str], split: str, what: str = "maps") -> MapFiles:
     """Find the map of every image before any is read.
 
     `<id>.npy` wins over the id without its extension. Maps of no image are counted, not refused.
@@ -156,6 +156,7 @@ def find_maps(path: str | Path, ids: Sequence[str], split: str) -> MapFiles:
         path: a folder or a .npz.
         ids: of the split's images.
         split: how messages call it, e.g. "cub/test".
+        what: how messages call what lies in the files.
 
     Raises:
         UsageError: there is no such folder or .npz.
@@ -164,7 +165,7 @@ def find_maps(path: str | Path, ids: Sequence[str], split: str) -> MapFiles:
     for id in ids:
         if not is_safe(id):
             raise WsolbenchError(f"image id {id!r} of {split} could name a file outside '{path}'; expected {EXPECTED}")
-    store = open_store(path)
+    store = open_store(path, what)
     present = store.names()
     expected = f"expected <id>{SUFFIX}, or the id without its extension and {SUFFIX}"
     if not present and not any(store.has(name) for name in _candidates(ids[0])):
@@ -185,7 +186,7 @@ def find_maps(path: str | Path, ids: Sequence[str], split: str) -> MapFiles:
             names.append(name)
     if missing:
         raise WsolbenchError(
-            f"'{path}' lacks the maps of {len(missing)} of the {len(ids)} images of {split}, first "
+            f"'{path}' lacks the {what} of {len(missing)} of the {len(ids)} images of {split}, first "
             f"{', '.join(map(repr, missing[:3]))}; {expected}"
         )
     stamps = np.array([store.stamp(name) for name in names], np.int64)
