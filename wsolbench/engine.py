@@ -22,11 +22,12 @@ from wsolbench.compose import repeat
 from wsolbench.config import RunConfig, to_yaml
 from wsolbench.data import DatasetInfo, Split, stable_seed
 from wsolbench.errors import UsageError
-from wsolbench.evaluation import Geometry, evaluate, outcomes_csv
+from wsolbench.evaluation import evaluate
 from wsolbench.fit import fit, save_weights, training_cost
 from wsolbench.job import Job, Session, open_job
 from wsolbench.levels import save_levels
 from wsolbench.method import Method, create_method
+from wsolbench.outcomes import Geometry, outcomes_csv
 from wsolbench.protocol import AnnotationReader
 from wsolbench.record import RunRecord, read_record, to_json
 from wsolbench.registry import METHODS
@@ -139,14 +140,15 @@ def _carry_out(job: Job, session: Session, about: dict[str, Any], rerun: bool) -
         )
         for name, split in splits.items()
     }
-    levels = {name: each.levels for name, each in evaluated.items()}
+    parts = {name: each.parts for name, each in evaluated.items()}
+    levels = {name: each.levels() for name, each in parts.items()}
     save_levels(folder / "levels.npz", levels)
 
     # select: the checkpoint is the last one; the threshold is chosen by the protocol's selector
     threshold = reader.choose_threshold(config.protocol.threshold, levels, config.evaluate.interval)
 
     # record
-    write_bytes(folder / "images.csv.gz", outcomes_csv(evaluated, splits, geometry, threshold.value, reader))
+    write_bytes(folder / "images.csv.gz", outcomes_csv(parts, splits, geometry, threshold.value, reader))
     cells = compute_cells(levels["test"], threshold, reader, config.evaluate.interval)
     speed = {"eval_images_per_second": evaluated["test"].images_per_second}
     return RunRecord(

@@ -13,7 +13,7 @@ import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Any, Literal, Self, TypeAlias, cast
+from typing import Any, Literal, NamedTuple, Self, TypeAlias, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -22,12 +22,12 @@ from wsolbench.boxes import (
     LEVELS,
     Array,
     Contours,
-    best_iou_per_level,
     check_contours,
     check_maps,
     level_of,
     otsu_level,
     quantize,
+    scan_maps,
     threshold_grid,
     to_numpy,
 )
@@ -45,6 +45,7 @@ PIXEL_INTERVAL = 0.001
 SCHEMA = 1
 
 Floats: TypeAlias = npt.NDArray[np.float64]
+Boxes: TypeAlias = npt.NDArray[np.int16]
 Statistic: TypeAlias = Callable[[npt.NDArray[np.float32]], Floats]
 
 
@@ -247,6 +248,17 @@ def _distinct(
 # --- making, keeping -------------------------------------------------------------------------------------------------
 
 
+class Scored(NamedTuple):
+    """Outcomes of a batch, and the boxes of the largest contour at each level, int16 [B, 255, 4].
+
+    Boxes take ten times the space of outcomes and are wanted at one threshold, which is chosen once all are known: they
+    are kept apart, for as long as a run is unfinished.
+    """
+
+    levels: Levels
+    boxes_BL4: Boxes
+
+
 def score_maps(
     maps_BHW: Array,
     boxes: Sequence[Array],
@@ -257,7 +269,21 @@ def score_maps(
     masks: Array | None = None,
     threads: int = 1,
 ) -> Levels:
-    """Score a batch: everything that is stored of its images.
+    """Score a batch: everything that is stored of its images; arguments as in `score_with_boxes`."""
+    return score_with_boxes(maps_BHW, boxes, labels, ranks, predictions, ids, masks, threads).levels
+
+
+def score_with_boxes(
+    maps_BHW: Array,
+    boxes: Sequence[Array],
+    labels: Array | Sequence[int],
+    ranks: Array | Sequence[int] | None,
+    predictions: Array | Sequence[int] | None,
+    ids: Sequence[str],
+    masks: Array | None = None,
+    threads: int = 1,
+) -> Scored:
+    """Score a batch.
 
     Args:
         maps_BHW: float64 score maps in [0, 1] (`wsolbench.boxes.normalize_maps`).
@@ -272,19 +298,20 @@ def score_maps(
     maps = check_maps(maps_BHW)
     if len(ids) != len(maps):
         raise ValueError(f"expected {len(maps)} ids, got {len(ids)}")
-    q = quantize(maps)
-    correct = best_iou_per_level(maps, boxes, "both", threads)[:, :, None] >= np.array(IOUS)[:, None]  # [M, B, I, L]
+    found = scan_maps(maps, boxes, "both", threads)
+    correct_MBIL = found.iou_MBL[:, :, None] >= np.array(IOUS)[:, None]
     pixels = (None, None) if masks is None else pixel_histograms(maps, to_numpy(masks), PIXEL_INTERVAL)
-    return Levels(
+    levels = Levels(
         np.array(list(ids), np.str_),
-        _column(labels, len(q), "labels"),
-        _column(ranks, len(q), "ranks"),
-        _column(predictions, len(q), "predictions"),
-        q.max(axis=(1, 2)),
-        np.array([otsu_level(one) for one in q], np.uint8),
-        np.packbits(np.moveaxis(correct, 0, 1), axis=-1),
+        _column(labels, len(maps), "labels"),
+        _column(ranks, len(maps), "ranks"),
+        _column(predictions, len(maps), "predictions"),
+        found.qmax_B,
+        np.array([otsu_level(quantize(one)) for one in maps], np.uint8),
+        np.packbits(np.moveaxis(correct_MBIL, 0, 1), axis=-1),
         *pixels,
     )
+    return Scored(levels, found.boxes_BL4)
 
 
 def save_levels(path: str | Path, splits: Mapping[str, Levels]) -> None:

@@ -1,0 +1,174 @@
+"""Outcomes of a split as they come in: parts on disk outlive the process, and end as one line per image."""
+
+# L = 255 levels, n images, N boxes
+
+from __future__ import annotations
+
+import csv
+import gzip
+import io
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from wsolbench.boxes import Array, iou_matrix, level_of, resize_boxes, resize_mask
+from wsolbench.data import Split
+from wsolbench.errors import WsolbenchError
+from wsolbench.levels import Boxes, Levels, Scored, load_levels, save_levels, score_with_boxes
+from wsolbench.protocol import AnnotationReader
+from wsolbench.types import Annotation
+
+BOXES_IN_MEMORY = 32 * 2**20  # bytes of boxes after which a part goes to disk
+
+
+@dataclass(frozen=True)
+class Geometry:
+    """What a split looks like where maps and boxes are compared."""
+
+    resolution_HW: tuple[int, int]
+    has_masks: bool
+
+    def boxes(self, annotation: Annotation) -> npt.NDArray[np.int64]:
+        """The image's boxes [N, 4] in the evaluation frame."""
+        if annotation.boxes_N4 is None or not len(annotation.boxes_N4):
+            raise WsolbenchError(f"image '{annotation.id}' has no boxes, so its maps cannot be scored")
+        return resize_boxes(annotation.boxes_N4, annotation.size_HW, self.resolution_HW)
+
+    def mask(self, annotation: Annotation) -> npt.NDArray[np.uint8]:
+        """The image's mask [H, W] in the evaluation frame."""
+        if annotation.mask_HW is None:
+            raise WsolbenchError(f"image '{annotation.id}' has no mask although its data set promises masks")
+        return resize_mask(annotation.mask_HW, self.resolution_HW)
+
+
+def score_annotated(
+    maps_BHW: npt.NDArray[np.float64],
+    annotations: Sequence[Annotation],
+    geometry: Geometry,
+    labels_B: Array | Sequence[int],
+    ranks_B: Array | Sequence[int] | None = None,
+    predictions_B: Array | Sequence[int] | None = None,
+    threads: int = 1,
+) -> Scored:
+    """Score a batch of score maps in the evaluation frame; the rest as in `wsolbench.levels.score_with_boxes`."""
+    return score_with_boxes(
+        maps_BHW,
+        [geometry.boxes(annotation) for annotation in annotations],
+        labels_B,
+        ranks_B,
+        predictions_B,
+        [annotation.id for annotation in annotations],
+        np.stack([geometry.mask(annotation) for annotation in annotations]) if geometry.has_masks else None,
+        threads,
+    )
+
+
+# --- parts -----------------------------------------------------------------------------------------------------------
+
+
+class Parts:
+    """What was scored of a split, in order: parts on disk first, then what has come since the last flush.
+
+    A part is `<split>-<number>.boxes.npy` and then `<split>-<number>.levels.npz`: the latter's presence makes it whole.
+
+    Args:
+        folder: where parts lie; made when the first is written.
+        name: of the split.
+    """
+
+    def __init__(self, folder: Path, name: str) -> None:
+        self.folder, self.name = folder, name
+        self._levels: list[Levels] = []
+        self._boxes: list[Boxes | Path] = []
+        self._saved = 0  # entries of the lists that lie on disk
+
+    def load(self) -> int:
+        """Take over finished parts; returns how many images they hold."""
+        while (path := self._path(len(self._levels), "levels.npz")).is_file():
+            self._levels.append(load_levels(path)[self.name])
+            self._boxes.append(self._path(len(self._boxes), "boxes.npy"))
+        self._saved = len(self._levels)
+        return sum(map(len, self._levels))
+
+    def add(self, scored: Scored) -> None:
+        """Append a batch."""
+        self._levels.append(scored.levels)
+        self._boxes.append(scored.boxes_BL4)
+
+    def is_large(self) -> bool:
+        """Whether what has come since the last flush should go to disk."""
+        fresh = (part for part in self._boxes[self._saved :] if not isinstance(part, Path))
+        return sum(part.nbytes for part in fresh) > BOXES_IN_MEMORY
+
+    def flush(self) -> None:
+        """Write what has come since the last flush as one part."""
+        fresh = [part for part in self._boxes[self._saved :] if not isinstance(part, Path)]
+        if not fresh:
+            return
+        self.folder.mkdir(exist_ok=True)
+        file = self._path(self._saved, "boxes.npy")
+        levels = Levels.concat(self._levels[self._saved :])
+        np.save(file, np.concatenate(fresh))
+        save_levels(self._path(self._saved, "levels.npz"), {self.name: levels})
+        self._levels[self._saved :] = [levels]
+        self._boxes[self._saved :] = [file]
+        self._saved += 1
+
+    def levels(self) -> Levels:
+        """The outcomes of all images."""
+        return Levels.concat(self._levels)
+
+    def boxes_at(self, threshold: float) -> npt.NDArray[np.int64]:
+        """The box of each image's largest contour at a threshold, [n, 4]."""
+        rows = []
+        for levels, part in zip(self._levels, self._boxes, strict=True):
+            boxes_nL4 = np.load(part, mmap_mode="r") if isinstance(part, Path) else part
+            rows.append(boxes_nL4[np.arange(len(levels)), level_of(threshold, levels.qmax)].astype(np.int64))
+        return np.concatenate(rows)
+
+    def _path(self, number: int, kind: str) -> Path:
+        return self.folder / f"{self.name}-{number:06d}.{kind}"
+
+
+# --- per image -------------------------------------------------------------------------------------------------------
+
+COLUMNS = ("split", "id", "label", "prediction", "rank", "iou", "x0", "y0", "x1", "y1", "hit")
+
+
+def outcomes_csv(
+    parts: Mapping[str, Parts],
+    splits: Mapping[str, Split],
+    geometry: Geometry,
+    threshold: float,
+    reader: AnnotationReader,
+) -> bytes:
+    """The content of `images.csv.gz`: per image the box at the threshold, in the evaluation frame, and its best IoU.
+
+    Every image's annotation is read again, so the ledger is complete after an interruption too. Equal outcomes give
+    equal bytes (no time stamp). `prediction` and `rank` are empty without a classifier.
+    """
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(COLUMNS)
+    for name, part in parts.items():
+        writer.writerows(_rows(name, part, splits[name], geometry, threshold, reader))
+    packed = io.BytesIO()
+    with gzip.GzipFile(filename="", fileobj=packed, mode="wb", mtime=0) as file:
+        file.write(text.getvalue().encode())
+    return packed.getvalue()
+
+
+def _rows(
+    name: str, parts: Parts, split: Split, geometry: Geometry, threshold: float, reader: AnnotationReader
+) -> Iterator[Sequence[object]]:
+    levels = parts.levels()
+    for index, box_4 in enumerate(parts.boxes_at(threshold)):
+        (annotation,) = reader.read(name, split, [str(levels.ids[index])])
+        iou = float(iou_matrix(box_4[None], geometry.boxes(annotation)).max())
+        rank = int(levels.ranks[index])
+        classes = ("", "") if rank < 0 else (int(levels.predictions[index]), rank)
+        label = int(levels.labels[index])
+        yield [name, annotation.id, label, *classes, f"{iou:.6f}", *box_4.tolist(), int(iou >= 0.5)]
