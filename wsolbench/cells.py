@@ -15,10 +15,12 @@ V2_INTERVAL = 0.001  # MaxBoxAccV2 on 1,000, whatever a selector chooses among
 
 
 def compute_cells(
-    levels: Levels, threshold: Threshold, reader: AnnotationReader, interval: float, split: str = "test"
+    levels: Levels, threshold: Threshold | None, reader: AnnotationReader, interval: float, split: str = "test"
 ) -> list[Cell]:
-    """All metrics on the outcomes of the evaluated split. Class metrics and Top-k Loc are left out where there is no classifier.
+    """All metrics on the outcomes of the evaluated split.
 
+    Class metrics and Top-k Loc are left out where there is no classifier; box metrics where there are no boxes, and so
+    no threshold.
     The interval of an oracle cell chooses the threshold anew in every resample. PxAP pools the pixels of all images, so
     it has no interval over images.
     """
@@ -27,8 +29,9 @@ def compute_cells(
     if has_classes:
         for k in (1, 5):
             cells.append(_cell(levels, f"Top-{k} Cls", levels.topk_accuracy(k), mean_of(levels.in_top(k))))
-    cells += _at_threshold(levels, threshold, interval, has_classes)
-    cells += _max_box_acc(levels, reader, split)
+    if threshold is not None:
+        cells += _at_threshold(levels, threshold, interval, has_classes)
+        cells += _max_box_acc(levels, reader, split)
     pixels = levels.pxap()
     if pixels is not None:
         peak = reader.choose_on(split, levels, "peak IoU over thresholds", "masks")

@@ -24,17 +24,18 @@ from wsolbench.convention_scores import ConventionOutcomes
 from wsolbench.conventions import Convention, Geometry, check_convention, get_convention
 from wsolbench.data import Dataset, Split, create_dataset
 from wsolbench.errors import UsageError, WsolbenchError, unknown
-from wsolbench.evaluation import Geometry as Frame
 from wsolbench.levels import Levels, best_of, mean_of, save_levels
 from wsolbench.logit_files import ClassOutcomes, read_logits
 from wsolbench.map_files import MapFiles, MapKind, find_maps
+from wsolbench.map_parts import MapParts
 from wsolbench.map_scoring import MapScorer
-from wsolbench.parts import Parts
+from wsolbench.outcomes import Geometry as Frame
+from wsolbench.outcomes import outcomes_csv
 from wsolbench.progress import Reporter
 from wsolbench.protocol import AnnotationReader
 from wsolbench.record import Cell, RunRecord, read_record, to_json
 from wsolbench.registry import DATASETS
-from wsolbench.rundir import RunDirectory, digest, environment, file_sha256, plain, run_path
+from wsolbench.rundir import RunDirectory, digest, environment, file_sha256, plain, run_path, write_bytes
 
 VERSION = 1  # moves when the same maps would give other numbers
 DEFAULT_INTERVAL = EvaluateConfig().interval
@@ -155,6 +156,8 @@ def _open(request: Request) -> _Job:
         wanted = {request.split: request.maps} | ({"val": request.val_maps} if request.val_maps else {})
         splits = {split: dataset.split(split) for split in wanted}
     said += dict.fromkeys(str(each.message) for each in caught if issubclass(each.category, UserWarning))
+    if convention.name != "reference" and not dataset.info.has_boxes:
+        raise UsageError(f"convention '{convention.name}' compares boxes, but {name} has masks and no boxes")
     files = {split: find_maps(path, splits[split].ids, f"{name}/{split}") for split, path in wanted.items()}
     for split, found in files.items():
         if found.extra:
@@ -217,18 +220,22 @@ def _carry_out(job: _Job, about: dict[str, Any], reporter: Reporter) -> RunRecor
         where = f"{request.dataset['name']}/{request.split}"
         classes = read_logits(request.logits, split.ids, split.labels, info.num_classes, where)
 
-    # score: outcomes at every threshold, read from the files once
-    parts = {name: _score(job, name, classes, reader, reporter) for name in job.splits}
-    levels = {name: found for name, each in parts.items() if (found := each.levels()) is not None}
-    save_levels(folder / "levels.npz", levels)
+    # score: outcomes at every threshold, in one pass over the files
+    frame = Frame(info.resolution_HW, info.has_masks, info.has_boxes)
+    parts = {name: _score(job, name, frame, classes, reader, reporter) for name in job.splits}
 
-    # select, and look up the numbers
+    # select, and look up the numbers; the reference has none for a crop
     cells: list[Cell] = []
-    if levels:
-        selector = "test-oracle" if list(levels) == ["test"] else "val-boxes"
-        threshold = reader.choose_threshold(selector, levels, DEFAULT_INTERVAL)
+    if request.geometry == "resize":
+        levels = {name: each.levels() for name, each in parts.items()}
+        save_levels(folder / "levels.npz", levels)
+        threshold = None
+        if info.has_boxes:
+            threshold = reader.choose_threshold(_selector(job), levels, DEFAULT_INTERVAL)
+        at = None if threshold is None else threshold.value
+        write_bytes(folder / "images.csv.gz", outcomes_csv(parts, job.splits, frame, at, reader))
         cells += compute_cells(levels[request.split], threshold, reader, DEFAULT_INTERVAL, request.split)
-        cells += _asked_for(request, levels, reader)
+        cells += _asked_for(request, levels, reader) if info.has_boxes else []
     if job.convention is not None:
         cells += _convention_outcomes(job.convention, request, split, classes, parts[request.split]).cells()
 
@@ -261,16 +268,23 @@ def _carry_out(job: _Job, about: dict[str, Any], reporter: Reporter) -> RunRecor
     )
 
 
-def _score(job: _Job, name: str, classes: ClassOutcomes | None, reader: AnnotationReader, reporter: Reporter) -> Parts:
+def _selector(job: _Job) -> str:
+    """Who chooses the threshold: val where its maps are there."""
+    return "val-boxes" if "val" in job.splits else "test-oracle"
+
+
+def _score(
+    job: _Job, name: str, frame: Frame, classes: ClassOutcomes | None, reader: AnnotationReader, reporter: Reporter
+) -> MapParts:
     """Score a split; class scores and another convention belong to the evaluated one, val only chooses a threshold."""
-    request, info = job.request, job.dataset.info
+    request = job.request
     own = name == request.split
     scorer = MapScorer(
         name=name,
         split=job.splits[name],
         files=job.files[name],
         kind=request.map_kind,
-        frame=Frame(info.resolution_HW, info.has_masks),
+        frame=frame,
         classes=classes if own else None,
         reader=reader,
         convention=job.convention if own else None,
@@ -278,7 +292,7 @@ def _score(job: _Job, name: str, classes: ClassOutcomes | None, reader: Annotati
         dataset=request.dataset["name"],
         backbone=request.backbone,
     )
-    parts = Parts(job.directory.partial, name)
+    parts = MapParts(job.directory.partial, name)
     started = time.perf_counter()
     scored = scorer.run(parts, reporter)
     seconds = time.perf_counter() - started
@@ -307,7 +321,7 @@ def _asked_for(request: Request, levels: dict[str, Levels], reader: AnnotationRe
 
 
 def _convention_outcomes(
-    convention: Convention, request: Request, split: Split, classes: ClassOutcomes | None, parts: Parts
+    convention: Convention, request: Request, split: Split, classes: ClassOutcomes | None, parts: MapParts
 ) -> ConventionOutcomes:
     return ConventionOutcomes(
         convention,
@@ -327,14 +341,13 @@ UNKNOWN = "not known: the maps were made elsewhere"
 
 def _ledger(job: _Job, reader: AnnotationReader) -> dict[str, Any]:
     """What touched the numbers, as far as it can be known here."""
-    levels_by = "val-boxes" if "val" in job.splits else "test-oracle"
     return {
         "training": "elsewhere",
         "labels": {name: len(split) for name, split in job.splits.items()} if job.request.logits else {},
         "optimizer_steps": None,
         "annotations": reader.uses(),
         "checkpoint": UNKNOWN,
-        "threshold": levels_by,
+        "threshold": _selector(job) if job.dataset.info.has_boxes else None,
         "weights": None,
         "start": None,
         "seeds": [],
@@ -343,7 +356,7 @@ def _ledger(job: _Job, reader: AnnotationReader) -> dict[str, Any]:
     }
 
 
-def _notes(job: _Job, parts: dict[str, Parts]) -> list[str]:
+def _notes(job: _Job, parts: dict[str, MapParts]) -> list[str]:
     """What a reader of the numbers would otherwise miss."""
     notes = [
         "maps made elsewhere: who trained, and who chose checkpoint and hyper-parameters, is not known",

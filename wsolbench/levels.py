@@ -59,7 +59,9 @@ class Levels:
     predictions: npt.NDArray[np.int32]  # [n] predicted class; -1: no class scores
     qmax: npt.NDArray[np.uint8]  # [n] largest quantised value of the map
     otsu: npt.NDArray[np.uint8]  # [n] Otsu level of the quantised map
-    packed: npt.NDArray[np.uint8]  # [n, 2, 3, 32] single and multi x IOUS x 255 levels, packed bits
+    packed: npt.NDArray[np.uint8] | None = (
+        None  # [n, 2, 3, 32] single and multi x IOUS x 255 levels, packed bits; None: no boxes
+    )
     foreground: npt.NDArray[np.int64] | None = None  # [1002] pooled pixel histograms of PxAP, where masks exist
     background: npt.NDArray[np.int64] | None = None
 
@@ -68,11 +70,13 @@ class Levels:
 
     @classmethod
     def concat(cls, parts: Sequence[Self]) -> Self:
-        """Join batches or shards of one split; all or none of them hold pixel histograms."""
+        """Join batches or shards of one split; all or none of them hold box outcomes, and pixel histograms."""
         if not parts:
             raise ValueError("expected at least one part, got none")
         if len({part.foreground is None for part in parts}) > 1:
             raise ValueError("expected masks for all parts or for none")
+        if len({part.packed is None for part in parts}) > 1:
+            raise ValueError("expected boxes for all parts or for none")
         joined: dict[str, Any] = {}
         for name in (field.name for field in fields(cls)):
             columns = [getattr(part, name) for part in parts]
@@ -87,6 +91,8 @@ class Levels:
         if iou not in IOUS:
             raise unknown("IoU level", str(iou), map(str, IOUS))
         check_contours(contours)
+        if self.packed is None:
+            raise UsageError("the images have masks and no boxes: box metrics are not defined on them")
         bits = np.unpackbits(self.packed[:, int(contours == "multi"), IOUS.index(iou)], axis=-1, count=LEVELS)
         return bits.view(np.bool_)
 
@@ -252,7 +258,7 @@ class Scored(NamedTuple):
     """Outcomes of a batch, and the boxes of the largest contour at each level, int16 [B, 255, 4].
 
     Boxes take ten times the space of outcomes and are wanted at one threshold, which is chosen once all are known: they
-    are kept apart, for as long as a run is unfinished.
+    are kept apart, for as long as a run is unfinished. Where the images have no boxes, there are none: [B, 0, 4].
     """
 
     levels: Levels
@@ -261,7 +267,7 @@ class Scored(NamedTuple):
 
 def score_maps(
     maps_BHW: Array,
-    boxes: Sequence[Array],
+    boxes: Sequence[Array] | None,
     labels: Array | Sequence[int],
     ranks: Array | Sequence[int] | None,
     predictions: Array | Sequence[int] | None,
@@ -275,7 +281,7 @@ def score_maps(
 
 def score_with_boxes(
     maps_BHW: Array,
-    boxes: Sequence[Array],
+    boxes: Sequence[Array] | None,
     labels: Array | Sequence[int],
     ranks: Array | Sequence[int] | None,
     predictions: Array | Sequence[int] | None,
@@ -287,7 +293,7 @@ def score_with_boxes(
 
     Args:
         maps_BHW: float64 score maps in [0, 1] (`wsolbench.boxes.normalize_maps`).
-        boxes: per image its integer boxes [N, 4], in the frame of the maps.
+        boxes: per image its integer boxes [N, 4], in the frame of the maps; None where the data set has masks only.
         labels: class per image.
         ranks: rank of the label per image (`wsolbench.metrics.label_rank`); None without a classifier.
         predictions: predicted class per image; None without a classifier.
@@ -298,20 +304,23 @@ def score_with_boxes(
     maps = check_maps(maps_BHW)
     if len(ids) != len(maps):
         raise ValueError(f"expected {len(maps)} ids, got {len(ids)}")
-    found = scan_maps(maps, boxes, "both", threads)
-    correct_MBIL = found.iou_MBL[:, :, None] >= np.array(IOUS)[:, None]
+    packed, boxes_BL4 = None, np.zeros((len(maps), 0, 4), np.int16)
+    if boxes is not None:
+        found = scan_maps(maps, boxes, "both", threads)
+        correct_MBIL = found.iou_MBL[:, :, None] >= np.array(IOUS)[:, None]
+        packed, boxes_BL4 = np.packbits(np.moveaxis(correct_MBIL, 0, 1), axis=-1), found.boxes_BL4
     pixels = (None, None) if masks is None else pixel_histograms(maps, to_numpy(masks), PIXEL_INTERVAL)
     levels = Levels(
         np.array(list(ids), np.str_),
         _column(labels, len(maps), "labels"),
         _column(ranks, len(maps), "ranks"),
         _column(predictions, len(maps), "predictions"),
-        found.qmax_B,
+        quantize(maps.max(axis=(1, 2))),
         np.array([otsu_level(quantize(one)) for one in maps], np.uint8),
-        np.packbits(np.moveaxis(correct_MBIL, 0, 1), axis=-1),
+        packed,
         *pixels,
     )
-    return Scored(levels, found.boxes_BL4)
+    return Scored(levels, boxes_BL4)
 
 
 def save_levels(path: str | Path, splits: Mapping[str, Levels]) -> None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import os
 from collections import deque
-from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
@@ -13,19 +12,17 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from wsolbench.boxes import normalize_maps, resize_mask
+from wsolbench.boxes import normalize_maps
 from wsolbench.convention_scores import score_convention
 from wsolbench.conventions import Convention
 from wsolbench.data import Split
-from wsolbench.evaluation import Geometry, _boxes, _mask
 from wsolbench.interrupt import Interrupt
-from wsolbench.levels import score_maps
 from wsolbench.logit_files import ClassOutcomes
 from wsolbench.map_files import MapFiles, MapKind, check_raw_map, check_score_map
-from wsolbench.parts import Arrays, Part, Parts
+from wsolbench.map_parts import Arrays, MapParts, Part
+from wsolbench.outcomes import Geometry, score_annotated
 from wsolbench.progress import Reporter
 from wsolbench.protocol import AnnotationReader
-from wsolbench.types import Annotation
 
 CHUNK = 32  # images a thread reads and scores at a time
 
@@ -46,7 +43,7 @@ class MapScorer:
     dataset: str = ""
     backbone: str = "-"
 
-    def run(self, parts: Parts, reporter: Reporter) -> int:
+    def run(self, parts: MapParts, reporter: Reporter) -> int:
         """Score every image that is not in `parts` already; returns how many those were.
 
         Whatever stops it, a map that is refused or Ctrl-C, what was finished before is saved first.
@@ -97,14 +94,9 @@ class MapScorer:
         levels = None
         scores_BHW = self._score_maps(maps) if self.geometry == "resize" else None
         if scores_BHW is not None:
-            levels = score_maps(
-                scores_BHW,
-                [_boxes(annotation, self.frame) for annotation in annotations],
-                self.split.labels[at],
-                ranks,
-                None if self.classes is None else self.classes.predictions[at],
-                ids,
-                _masks(annotations, self.frame),
+            predictions = None if self.classes is None else self.classes.predictions[at]
+            levels, arrays["boxes"] = score_annotated(
+                scores_BHW, annotations, self.frame, self.split.labels[at], ranks, predictions
             )
         if self.convention is not None:
             found = score_convention(
@@ -136,12 +128,6 @@ class MapScorer:
         if self.kind == "raw":
             return check_raw_map(map_hw, where)
         return check_score_map(map_hw, where, self.frame.resolution_HW)
-
-
-def _masks(annotations: Sequence[Annotation], frame: Geometry) -> npt.NDArray[np.uint8] | None:
-    if not frame.has_masks:
-        return None
-    return np.stack([resize_mask(_mask(annotation), frame.resolution_HW) for annotation in annotations])
 
 
 def _threads() -> int:

@@ -10,6 +10,7 @@ import io
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -30,6 +31,7 @@ class Geometry:
 
     resolution_HW: tuple[int, int]
     has_masks: bool
+    has_boxes: bool = True
 
     def boxes(self, annotation: Annotation) -> npt.NDArray[np.int64]:
         """The image's boxes [N, 4] in the evaluation frame."""
@@ -56,7 +58,7 @@ def score_annotated(
     """Score a batch of score maps in the evaluation frame; the rest as in `wsolbench.levels.score_with_boxes`."""
     return score_with_boxes(
         maps_BHW,
-        [geometry.boxes(annotation) for annotation in annotations],
+        [geometry.boxes(annotation) for annotation in annotations] if geometry.has_boxes else None,
         labels_B,
         ranks_B,
         predictions_B,
@@ -138,17 +140,25 @@ class Parts:
 COLUMNS = ("split", "id", "label", "prediction", "rank", "iou", "x0", "y0", "x1", "y1", "hit")
 
 
+class Kept(Protocol):
+    """What `outcomes_csv` asks of the parts of a split."""
+
+    def levels(self) -> Levels: ...
+
+    def boxes_at(self, threshold: float) -> npt.NDArray[np.int64]: ...
+
+
 def outcomes_csv(
-    parts: Mapping[str, Parts],
+    parts: Mapping[str, Kept],
     splits: Mapping[str, Split],
     geometry: Geometry,
-    threshold: float,
+    threshold: float | None,
     reader: AnnotationReader,
 ) -> bytes:
     """The content of `images.csv.gz`: per image the box at the threshold, in the evaluation frame, and its best IoU.
 
     Every image's annotation is read again, so the ledger is complete after an interruption too. Equal outcomes give
-    equal bytes (no time stamp). `prediction` and `rank` are empty without a classifier.
+    equal bytes (no time stamp). `prediction` and `rank` are empty without a classifier, the box without a threshold.
     """
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
@@ -162,13 +172,16 @@ def outcomes_csv(
 
 
 def _rows(
-    name: str, parts: Parts, split: Split, geometry: Geometry, threshold: float, reader: AnnotationReader
+    name: str, parts: Kept, split: Split, geometry: Geometry, threshold: float | None, reader: AnnotationReader
 ) -> Iterator[Sequence[object]]:
     levels = parts.levels()
-    for index, box_4 in enumerate(parts.boxes_at(threshold)):
-        (annotation,) = reader.read(name, split, [str(levels.ids[index])])
-        iou = float(iou_matrix(box_4[None], geometry.boxes(annotation)).max())
+    boxes_n4 = None if threshold is None else parts.boxes_at(threshold)
+    for index, id in enumerate(levels.ids.tolist()):
+        (annotation,) = reader.read(name, split, [id])
         rank = int(levels.ranks[index])
         classes = ("", "") if rank < 0 else (int(levels.predictions[index]), rank)
-        label = int(levels.labels[index])
-        yield [name, annotation.id, label, *classes, f"{iou:.6f}", *box_4.tolist(), int(iou >= 0.5)]
+        box: Sequence[object] = [""] * 6
+        if boxes_n4 is not None:
+            iou = float(iou_matrix(boxes_n4[index : index + 1], geometry.boxes(annotation)).max())
+            box = [f"{iou:.6f}", *boxes_n4[index].tolist(), int(iou >= 0.5)]
+        yield [name, id, int(levels.labels[index]), *classes, *box]

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from wsolbench.boxes import level_of
 from wsolbench.levels import Levels, load_levels, save_levels
 
 IN_MEMORY = 32 * 2**20  # bytes of arrays after which a part goes to disk
@@ -30,7 +31,7 @@ class Part:
         return len(next(iter(self.arrays.values())))
 
 
-class Parts:
+class MapParts:
     """Parts of one split. On disk each is `<split>-<number>.levels.npz`, then `<split>-<number>.arrays.npz`, which makes it whole."""
 
     def __init__(self, folder: Path, split: str, save_every: float = 30.0) -> None:
@@ -87,9 +88,17 @@ class Parts:
         self._fresh.clear()
         self.saved += 1
 
-    def levels(self) -> Levels | None:
+    def levels(self) -> Levels:
         """The outcomes of all images, once everything is flushed."""
-        return Levels.concat(self._levels) if self._levels else None
+        return Levels.concat(self._levels)
+
+    def boxes_at(self, threshold: float) -> npt.NDArray[np.int64]:
+        """The box of each image's largest contour at a threshold, [n, 4], from the arrays called "boxes"."""
+        rows = [
+            boxes_nL4[np.arange(len(levels)), level_of(threshold, levels.qmax)]
+            for levels, (boxes_nL4,) in zip(self._levels, self.each("boxes"), strict=True)
+        ]
+        return np.concatenate(rows).astype(np.int64)
 
     def each(self, *names: str) -> Iterator[tuple[npt.NDArray[Any], ...]]:
         """Some of the arrays, part by part, once everything is flushed."""
