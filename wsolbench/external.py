@@ -25,7 +25,7 @@ from wsolbench.conventions import Convention, Geometry, check_convention, get_co
 from wsolbench.data import Dataset, Split, create_dataset
 from wsolbench.errors import UsageError, WsolbenchError, unknown
 from wsolbench.levels import Levels, best_of, mean_of, save_levels
-from wsolbench.logit_files import ClassOutcomes, read_logits
+from wsolbench.logit_files import ClassOutcomes, check_logits_path, read_logits
 from wsolbench.map_files import MapFiles, MapKind, find_maps
 from wsolbench.map_parts import MapParts
 from wsolbench.map_scoring import MapScorer
@@ -197,6 +197,8 @@ def _check(request: Request) -> None:
     ):
         if value not in known:
             raise unknown(f"--{flag}", value, known)
+    if request.logits is not None:
+        check_logits_path(request.logits)
     if not 0 < request.interval < 1:
         raise UsageError(f"--interval {request.interval}: expected a step between thresholds in (0, 1), e.g. 0.001")
     if request.val_maps and request.split == "val":

@@ -45,10 +45,7 @@ def read_logits(
         UsageError: there is no such file.
         WsolbenchError: another shape, a type that is no real number, NaN, an image without scores; nothing is unpickled.
     """
-    path = Path(path)
-    if not path.is_file() or path.suffix not in (".npy", ".npz"):
-        state = "is no .npy or .npz file" if path.exists() else "does not exist"
-        raise UsageError(f"--logits '{path}' {state}; expected {FORMS}")
+    path = check_logits_path(path)
     outcomes = ClassOutcomes(np.full(len(ids), -1, np.int32), np.full(len(ids), -1, np.int32))
     for where, rows_at, block_RK in _blocks(path, ids, split):
         if block_RK.shape[1] != num_classes:
@@ -62,6 +59,15 @@ def read_logits(
         outcomes.ranks[rows_at] = label_rank(logits, torch.from_numpy(labels[rows_at])).numpy()
         outcomes.predictions[rows_at] = logits.argmax(1).numpy()
     return outcomes
+
+
+def check_logits_path(path: str | Path) -> Path:
+    """Refuse what is no file of class scores by its name, before anything is read."""
+    path = Path(path)
+    if not path.is_file() or path.suffix not in (".npy", ".npz"):
+        state = "is no .npy or .npz file" if path.exists() else "does not exist"
+        raise UsageError(f"--logits '{path}' {state}; expected {FORMS}")
+    return path
 
 
 Block = tuple[str, npt.NDArray[np.int64], npt.NDArray[Any]]
