@@ -26,6 +26,7 @@ from wsolbench.boxes import (
     quantize,
     resize_boxes,
     resize_mask,
+    scan_maps,
     threshold_grid,
 )
 from wsolbench.errors import UsageError
@@ -54,7 +55,7 @@ def test_doctests():
 
 @pytest.mark.parametrize("module", ["wsolbench.boxes", "wsolbench.levels", "wsolbench.metrics"])
 def test_import_is_light(module):
-    code = f"import sys, {module}; print({{'torch', 'torchmetrics', 'scipy'}} & set(sys.modules))"
+    code = f"import sys, {module}; print({{'torch', 'torchmetrics', 'scipy', 'numba'}} & set(sys.modules))"
     root = Path(__file__).parents[1]
     done = subprocess.run([sys.executable, "-c", code], cwd=root, capture_output=True, text=True, check=True)
     assert done.stdout == "set()\n"
@@ -235,6 +236,8 @@ def test_batch_and_threads_change_nothing():
     np.testing.assert_array_equal(best_iou_per_level(torch.from_numpy(maps), boxes, "both", threads=3), want)
     for i in range(9):
         np.testing.assert_array_equal(best_iou_per_level(maps[[i]], [boxes[i]], "both")[:, 0], want[:, i])
+    alone = np.concatenate([scan_maps(maps[[i]], [boxes[i]]).boxes_BL4 for i in range(9)])
+    np.testing.assert_array_equal(scan_maps(maps, boxes, threads=8).boxes_BL4, alone)
     assert best_iou_per_level(maps[:0], [], "both").shape == (2, 0, 255)
 
 
@@ -272,3 +275,22 @@ def test_refuses_unknown_contours():
         best_iou_per_level(GOOD, BOX, "mutli")
     with pytest.raises(UsageError, match="unknown contours 'both'"):
         boxes_at_threshold(GOOD[0], 0.5, "both")
+
+
+def test_kernels_compile_where_nothing_can_be_cached(monkeypatch):
+    """numba refuses cache=True if neither the package's folder nor the user's can be written."""
+    import numba
+
+    from wsolbench.onepass.compiled import compiled
+
+    asked = []
+
+    def njit(**options):
+        asked.append(options)
+        if options.get("cache"):
+            raise RuntimeError("cannot cache function: no locator available")
+        return lambda function: function
+
+    monkeypatch.setattr(numba, "njit", njit)
+    assert compiled(abs) is abs
+    assert asked == [{"nogil": True, "cache": True}, {"nogil": True}]

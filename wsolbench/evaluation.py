@@ -21,7 +21,7 @@ from wsolbench.errors import WsolbenchError
 from wsolbench.interrupt import Interrupt
 from wsolbench.levels import Scored
 from wsolbench.method import Method
-from wsolbench.outcomes import Geometry, Parts, score_annotated
+from wsolbench.outcomes import Geometry, Parts, prepare_scoring, score_annotated
 from wsolbench.progress import Reporter
 from wsolbench.protocol import AnnotationReader
 from wsolbench.types import Annotation, Batch, Prediction
@@ -55,6 +55,7 @@ def evaluate(
     The map is that of the true class, as in the reference evaluator. On Ctrl-C, and every `config.save_every` seconds,
     what is finished is saved; batches keep their boundaries, so resuming cannot change a number.
     """
+    prepare_scoring(reporter)
     parts = Parts(folder, name)
     done = parts.load()
     method.to(device).eval()

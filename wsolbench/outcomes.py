@@ -19,6 +19,7 @@ from wsolbench.boxes import Array, iou_matrix, level_of, resize_boxes, resize_ma
 from wsolbench.data import Split
 from wsolbench.errors import WsolbenchError
 from wsolbench.levels import Boxes, Levels, Scored, load_levels, save_levels, score_with_boxes
+from wsolbench.progress import Reporter
 from wsolbench.protocol import AnnotationReader
 from wsolbench.types import Annotation
 
@@ -44,6 +45,16 @@ class Geometry:
         if annotation.mask_HW is None:
             raise WsolbenchError(f"image '{annotation.id}' has no mask although its data set promises masks")
         return resize_mask(annotation.mask_HW, self.resolution_HW)
+
+
+def prepare_scoring(reporter: Reporter) -> None:
+    """Compile the box engine where that has not been done, and say so: without a word it would look like a hang."""
+    from wsolbench.onepass import compile_now
+
+    with reporter.bar("compile the box engine", 1):
+        seconds = compile_now()
+    if seconds > 2:
+        reporter.message(f"compiled the box engine in {seconds:.0f} s, once per installation")
 
 
 def score_annotated(

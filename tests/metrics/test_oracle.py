@@ -11,8 +11,11 @@ import time
 import cv2
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as hnp
 
-from wsolbench.boxes import best_iou_per_level, level_of, normalize_maps, quantize
+from wsolbench.boxes import level_of, normalize_maps, quantize, scan_maps
 from wsolbench.levels import score_maps
 from wsolbench.metrics import MaxBoxAcc, MaxBoxAccV2
 
@@ -32,10 +35,10 @@ def naive_iou(a, b):
 
 
 def naive_best_iou(map_HW, truth, thresholds):
-    """Best IoU of the single box, and of all boxes, at each threshold: two lists."""
+    """Best IoU of the single box, and of all boxes, at each threshold: two lists; and the single boxes."""
     H, W = map_HW.shape
     q = (map_HW * 255).astype(np.uint8)
-    single, multi = [], []
+    single, multi, single_boxes = [], [], []
     for threshold in thresholds:
         level = int(threshold * np.max(q))
         _, binary = cv2.threshold(q, level, 255, cv2.THRESH_BINARY)
@@ -47,9 +50,10 @@ def naive_best_iou(map_HW, truth, thresholds):
 
         boxes = [corners(contour) for contour in contours] or [(0, 0, 0, 0)]
         largest = corners(max(contours, key=cv2.contourArea)) if contours else (0, 0, 0, 0)
+        single_boxes.append(largest)
         single.append(max(naive_iou(largest, b) for b in truth))
         multi.append(max(naive_iou(a, b) for a in boxes for b in truth))
-    return single, multi
+    return single, multi, single_boxes
 
 
 # --- maps ------------------------------------------------------------------------------------------------------------
@@ -86,6 +90,9 @@ KINDS = {
     "one pixel": one_pixel,
     "constant": lambda rng, size: np.full(size, rng.choice([0.0, 0.003, 0.5, 1.0])),
     "dim": lambda rng, size: upsampled(rng, size, 4) * rng.random() * 0.2,
+    "spots": lambda rng, size: (rng.random(size) < 0.1) * rng.random(size).round(1),
+    "stripes": lambda rng, size: np.sin(np.indices(size)[rng.integers(2)] * rng.random() * 3) ** 2 * rng.random(size),
+    "basins": lambda rng, size: 1 - upsampled(rng, size, 6) * rng.random(),
 }
 
 
@@ -93,8 +100,10 @@ def random_boxes(rng, H, W):
     return np.sort(rng.integers(0, [W, H], (int(rng.integers(1, 4)), 2, 2)), axis=1).reshape(-1, 4)
 
 
-def random_case(rng, kind, tiny=False):
-    H, W = (int(side) for side in rng.integers(*((1, 5) if tiny else (5, 25)), 2))
+def random_case(rng, kind, index):
+    """A map and its boxes: one in five is tiny, one in twenty up to 90 pixels a side."""
+    sides = (1, 5) if index % 5 == 0 else (25, 91) if index % 20 == 1 else (5, 25)
+    H, W = (int(side) for side in rng.integers(*sides, 2))
     return np.ascontiguousarray(KINDS[kind](rng, (H, W))), random_boxes(rng, H, W)
 
 
@@ -102,9 +111,12 @@ def random_case(rng, kind, tiny=False):
 
 
 def differences(map_HW, truth, thresholds):
-    at = level_of(thresholds, quantize(map_HW).max())
-    ours = best_iou_per_level(map_HW[None], [truth], "both")[:, 0, at]
-    return int((ours != np.array(naive_best_iou(map_HW, truth.tolist(), thresholds))).sum())
+    """How many best IoUs, of both contour modes, and boxes of the largest contour are not the naive evaluator's."""
+    found = scan_maps(map_HW[None], [truth])
+    at = level_of(thresholds, found.qmax_B[0])
+    *ious, boxes = naive_best_iou(map_HW, truth.tolist(), thresholds)
+    wrong_boxes = (found.boxes_BL4[0, at] != np.array(boxes)).any(1)
+    return int((found.iou_MBL[:, 0, at] != np.array(ious)).sum() + wrong_boxes.sum())
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -113,19 +125,44 @@ def test_best_iou_is_the_naive_one(kind):
     thresholds, start, wrong = np.arange(0, 1, 0.01), time.perf_counter(), 0
     count = -(-COUNT // len(KINDS))
     for index in range(count):
-        map_HW, truth = random_case(rng, kind, tiny=index % 5 == 0)
+        map_HW, truth = random_case(rng, kind, index)
         wrong += differences(map_HW, truth, thresholds)
     seconds = time.perf_counter() - start
     print(f"\n{kind}: {count} maps x 100 thresholds x 2 modes, {wrong} differences, {seconds:.1f} s")
     assert wrong == 0
 
 
-@pytest.mark.parametrize("size", [(32, 32), (17, 48)])
-def test_fine_thresholds_on_larger_maps(size):
-    rng, thresholds = np.random.default_rng(3), np.arange(0, 1, 0.001)
-    for kind in ("smooth", "rough", "holed", "dim"):
+@pytest.mark.parametrize("size", [(32, 32), (17, 48), (224, 224), (300, 401)])
+def test_larger_maps(size):
+    """At every level of the map where it is small, at 100 or 20 thresholds where contours take long."""
+    rng = np.random.default_rng(3)
+    for kind in KINDS if max(size) < 50 else ("smooth", "rough", "plateau", "holed", "rings", "basins", "one pixel"):
         truth = random_boxes(rng, *size)
-        assert differences(np.ascontiguousarray(KINDS[kind](rng, size)), truth, thresholds) == 0
+        map_HW = np.ascontiguousarray(KINDS[kind](rng, size))
+        assert differences(map_HW, truth, np.arange(0, 1, 0.001 if max(size) < 50 else 0.01)) == 0
+    assert differences(rng.random(size), truth, np.arange(0, 1, 0.05)) == 0
+
+
+flat = hnp.arrays(np.uint8, hnp.array_shapes(min_dims=2, max_dims=2, max_side=14), elements=st.integers(0, 3))
+rich = hnp.arrays(np.uint8, hnp.array_shapes(min_dims=2, max_dims=2, max_side=9))
+
+
+@given(flat | rich, st.integers(1, 255), st.integers(0, 2**32 - 1))
+def test_no_map_is_found_that_differs(q, factor, seed):
+    """Few values make plateaus, ties and nested holes; the factor spreads them over the levels."""
+    map_HW = (q.astype(np.int64) * factor % 256) / 255
+    truth = random_boxes(np.random.default_rng(seed), *map_HW.shape)
+    values = np.unique(quantize(map_HW))
+    thresholds = np.unique([0.0, *(values / 256), *((values + 0.5) / 256)])
+    assert differences(map_HW, truth, thresholds) == 0
+
+
+def test_many_boxes_of_truth():
+    rng = np.random.default_rng(11)
+    map_HW = KINDS["rough"](rng, (40, 50))
+    truth = np.concatenate([random_boxes(rng, 40, 50) for _ in range(150)])
+    assert len(truth) > 259  # the most boxes a real image has
+    assert differences(map_HW, truth, np.arange(0, 1, 0.01)) == 0
 
 
 def test_metrics_and_stored_outcomes_are_the_naive_ones():

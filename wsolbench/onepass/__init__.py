@@ -20,6 +20,8 @@ The kernels run without the interpreter lock and allocate what they need, so thr
 
 from __future__ import annotations
 
+import time
+
 import numpy as np
 
 from wsolbench.onepass.compiled import F64, I32, I64, U8
@@ -64,3 +66,16 @@ def scan(q_HW: U8, truth_N4: I64, *, single: bool, multi: bool) -> tuple[F64, I3
         chosen_L = largest_contour(filled, graph, tree)
         score_largest(tree, chosen_L, truth_N4, best_ML[0, :top], box_L4[:top], q_HW.shape)
     return best_ML, box_L4
+
+
+def compile_now() -> float:
+    """Compile the kernels, or load what an earlier process compiled; returns the seconds it took.
+
+    Some 15 s once per installation, a fraction of a second afterwards.
+    """
+    started = time.perf_counter()
+    rim = np.zeros((5, 5), np.uint8)
+    rim[1:4, 1:4] = 255
+    rim[2, 2] = rim[0, 0] = 128
+    scan(rim, np.array([[1, 1, 4, 4]]), single=True, multi=True)
+    return time.perf_counter() - started
