@@ -42,7 +42,7 @@ def compute_cells(
 def _at_threshold(levels: Levels, threshold: Threshold, interval: float, has_classes: bool) -> list[Cell]:
     """GT-known Loc and Top-k Loc; one threshold, the one chosen for GT-known, serves them all."""
     hits = levels.hits(threshold.value)
-    grid_hits = levels.hits(threshold_grid(interval))
+    grid_hits = levels.hits(levels.distinct(threshold_grid(interval)))
     cell = partial(_cell, threshold=threshold.value, threshold_by=threshold.by, oracle=threshold.oracle)
     gt_known = best_of(grid_hits) if threshold.oracle else mean_of(hits)
     cells = [cell(levels, "GT-known", levels.gt_known_loc(threshold.value), gt_known)]
@@ -58,9 +58,9 @@ def _at_threshold(levels: Levels, threshold: Threshold, interval: float, has_cla
 def _max_box_acc(levels: Levels, reader: AnnotationReader, split: str) -> list[Cell]:
     """MaxBoxAcc and MaxBoxAccV2: the best threshold on the evaluated images themselves, an oracle by definition."""
     oracle = reader.choose_on(split, levels, "maximum over thresholds (MaxBoxAcc, MaxBoxAccV2)")
-    single = best_of(levels.hits(threshold_grid(V1_INTERVAL)))
+    single = best_of(levels.hits(levels.distinct(threshold_grid(V1_INTERVAL))))
     cells = [_cell(levels, "MaxBoxAcc", levels.max_box_acc(interval=V1_INTERVAL), single, oracle=oracle)]
-    grid = threshold_grid(V2_INTERVAL)
+    grid = levels.distinct(threshold_grid(V2_INTERVAL))
     per_iou = [levels.hits(grid, iou, "multi") for iou in IOUS]
     cells.append(_cell(levels, "MaxBoxAccV2", levels.max_box_acc_v2(), best_of(*per_iou), oracle=oracle))
     for iou, hits in zip(IOUS, per_iou, strict=True):

@@ -309,7 +309,8 @@ def _asked_for(request: Request, levels: dict[str, Levels], reader: AnnotationRe
         return []
     settings = f"({request.contours}, {request.interval:g})"
     evaluated = levels[request.split]
-    hits_nT = evaluated.hits(threshold_grid(request.interval), 0.5, request.contours)
+    grid = evaluated.distinct(threshold_grid(request.interval))
+    hits_nT = evaluated.hits(grid, 0.5, request.contours)
     oracle = reader.choose_on(request.split, evaluated, f"maximum over thresholds (MaxBoxAcc{settings})")
     value = evaluated.max_box_acc(request.contours, (0.5,), request.interval)
     cells = [Cell(f"MaxBoxAcc{settings}", value, *evaluated.bootstrap(best_of(hits_nT)), oracle=oracle)]

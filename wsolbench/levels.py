@@ -8,9 +8,8 @@ chosen elsewhere, Otsu per image, and their bootstrap intervals. Numbers equal t
 
 from __future__ import annotations
 
-import math
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, Self, TypeAlias, cast
@@ -42,6 +41,7 @@ from wsolbench.metrics.functional import (
 
 IOUS = (0.3, 0.5, 0.7)
 PIXEL_INTERVAL = 0.001
+BLOCK = 1024  # images looked up at a time, so that memory does not grow with their number
 SCHEMA = 1
 
 Floats: TypeAlias = npt.NDArray[np.float64]
@@ -86,22 +86,42 @@ class Levels:
 
     # --- per image -------------------------------------------------------------------------------------------------
 
-    def hits_per_level(self, iou: float = 0.5, contours: Contours = "single") -> npt.NDArray[np.bool_]:
-        """Say which images are correct at each level of their own quantised map: bool [n, 255]."""
+    def hits_per_level(
+        self, iou: float = 0.5, contours: Contours = "single", rows: slice = slice(None)
+    ) -> npt.NDArray[np.bool_]:
+        """Say which images (`rows` of them) are correct at each level of their own quantised map: bool [n, 255]."""
         if iou not in IOUS:
             raise unknown("IoU level", str(iou), map(str, IOUS))
         check_contours(contours)
         if self.packed is None:
             raise UsageError("the images have masks and no boxes: box metrics are not defined on them")
-        bits = np.unpackbits(self.packed[:, int(contours == "multi"), IOUS.index(iou)], axis=-1, count=LEVELS)
+        bits = np.unpackbits(self.packed[rows, int(contours == "multi"), IOUS.index(iou)], axis=-1, count=LEVELS)
         return bits.view(np.bool_)
 
     def hits(self, thresholds: npt.ArrayLike, iou: float = 0.5, contours: Contours = "single") -> npt.NDArray[np.bool_]:
         """Say which images are correct at each threshold: bool [n, T], or [n] for one number."""
-        levels = level_of(thresholds, self.qmax)
-        columns = levels.reshape(len(self), math.prod(levels.shape[1:]))
-        found = np.take_along_axis(self.hits_per_level(iou, contours), columns, axis=1)
-        return found.reshape(levels.shape)
+        wanted = np.asarray(thresholds, np.float64)
+        found = np.empty((len(self), wanted.size), np.bool_)
+        for rows, hits_BT in self._hit_blocks(wanted, iou, contours):
+            found[rows] = hits_BT
+        return found.reshape(len(self), *wanted.shape)
+
+    def distinct(self, thresholds: npt.ArrayLike) -> Floats:
+        """Those of the ascending thresholds [T] that cut any of the maps otherwise than the one before: at most a few hundred."""
+        wanted = np.asarray(thresholds, np.float64)
+        levels_UT = level_of(wanted, np.unique(self.qmax))
+        kept: Floats = wanted[np.append(True, (np.diff(levels_UT, axis=1) != 0).any(0))]
+        return kept
+
+    def _hit_blocks(
+        self, thresholds: Floats, iou: float, contours: Contours
+    ) -> Iterator[tuple[slice, npt.NDArray[np.bool_]]]:
+        """`hits` of some images at a time: levels of 50,000 images at 1,000 thresholds would take 400 MB."""
+        for first in range(0, len(self), BLOCK):
+            rows = slice(first, first + BLOCK)
+            levels = level_of(thresholds, self.qmax[rows])
+            columns = levels.reshape(len(levels), thresholds.size)
+            yield rows, np.take_along_axis(self.hits_per_level(iou, contours, rows), columns, axis=1)
 
     def hits_otsu(self, iou: float = 0.5, contours: Contours = "single") -> npt.NDArray[np.bool_]:
         """Say which images are correct when each map is cut at its own Otsu level: bool [n]."""
@@ -124,7 +144,10 @@ class Levels:
     ) -> BoxSummary:
         """Return what `MaxBoxAcc(contours, ious, interval)` computes: value, per IoU, hits, best thresholds."""
         grid = threshold_grid(interval)
-        hits_IT = np.stack([self.hits(grid, iou, contours).sum(0) for iou in ious])
+        hits_IT = np.zeros((len(ious), len(grid)), np.int64)
+        for counts_T, iou in zip(hits_IT, ious, strict=True):
+            for _, hits_BT in self._hit_blocks(grid, iou, contours):
+                counts_T += hits_BT.sum(0)
         return summarize_boxes(hits_IT, len(self), ious, grid)
 
     def max_box_acc(
@@ -226,13 +249,13 @@ def best_of(*hits_nT: npt.NDArray[np.bool_], read_nT: npt.NDArray[np.bool_] | No
         raise ValueError(f"expected one matrix to choose by when another is read, got {len(hits_nT)}")
     # float32 products are exact: all sums are integers below 2 ** 24; equal columns are kept once, the first of them
     chosen, kept = zip(*(_distinct(hits, read_nT) for hits in hits_nT), strict=True)
-    read = None if read_nT is None else read_nT[:, kept[0]].astype(np.float32)
+    read = None if read_nT is None else read_nT[:, kept[0]]
 
     def statistic(drawn_Rn: npt.NDArray[np.float32]) -> Floats:
-        counts = [drawn_Rn @ hits for hits in chosen]
+        counts = [_counted(drawn_Rn, hits) for hits in chosen]
         if read is not None:
             at_R = counts[0].argmax(1)
-            best = [np.take_along_axis(drawn_Rn @ read, at_R[:, None], axis=1)[:, 0]]
+            best = [np.take_along_axis(_counted(drawn_Rn, read), at_R[:, None], axis=1)[:, 0]]
         else:
             best = [count.max(1) for count in counts]
         values: Floats = np.mean(np.stack(best).astype(np.float64), axis=0) / drawn_Rn.sum(1, dtype=np.float64)
@@ -241,14 +264,25 @@ def best_of(*hits_nT: npt.NDArray[np.bool_], read_nT: npt.NDArray[np.bool_] | No
     return statistic
 
 
+def _counted(drawn_Rn: npt.NDArray[np.float32], hits_nT: npt.NDArray[np.bool_]) -> npt.NDArray[np.float32]:
+    """How many correct images each resample has at each threshold, [R, T]; as float32 all of them would take 4 times the space."""
+    counts = np.zeros((len(drawn_Rn), hits_nT.shape[1]), np.float32)
+    for first in range(0, len(hits_nT), BLOCK):
+        counts += drawn_Rn[:, first : first + BLOCK] @ hits_nT[first : first + BLOCK].astype(np.float32)
+    return counts
+
+
 def _distinct(
     hits_nT: npt.NDArray[np.bool_], read_nT: npt.NDArray[np.bool_] | None
-) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.int64]]:
-    """Return the distinct columns in order as float32, and their indices: 1,000 thresholds cut a map in 255 ways."""
-    both = hits_nT if read_nT is None else np.concatenate([hits_nT, read_nT])
-    changes = np.append(True, (both[:, 1:] != both[:, :-1]).any(0))
+) -> tuple[npt.NDArray[np.bool_], npt.NDArray[np.int64]]:
+    """Return the distinct columns in order, and their indices: 1,000 thresholds cut a map in 255 ways."""
+    changes = np.append(True, np.zeros(hits_nT.shape[1] - 1, np.bool_))
+    for matrix in (hits_nT,) if read_nT is None else (hits_nT, read_nT):
+        for first in range(0, len(matrix), BLOCK):
+            block = matrix[first : first + BLOCK]
+            changes[1:] |= (block[:, 1:] != block[:, :-1]).any(0)
     kept = np.flatnonzero(changes)
-    return hits_nT[:, kept].astype(np.float32), kept
+    return hits_nT[:, kept], kept
 
 
 # --- making, keeping -------------------------------------------------------------------------------------------------
