@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import doctest
 import importlib
 import re
 import shlex
@@ -98,3 +99,12 @@ def test_the_maps_of_the_page_are_scored(example: Any, tmp_path: Path, monkeypat
 
     actions = parsers_of(build_parser())["evaluate"]._actions
     assert {action.option_strings[-1] for action in actions} - {"--help"} == documented
+
+
+def test_the_examples_of_the_metrics_page_give_what_it_says() -> None:
+    text = (ROOT / "docs" / "metrics.md").read_text(encoding="utf-8")
+    examples = "\n".join(re.findall(r"```pycon\n(.*?)```", text, re.DOTALL))
+    page = doctest.DocTestParser().get_doctest(examples, {}, "metrics.md", "docs/metrics.md", 0)
+    outcome = doctest.DocTestRunner().run(page)
+    assert outcome.attempted
+    assert not outcome.failed

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import gzip
 import json
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -136,8 +137,23 @@ def test_images_csv_agrees_with_the_stored_outcomes(tmp_path: Path) -> None:
         assert [row["hit"] == "1" for row in of_split] == levels.hits(threshold).tolist()
         assert [int(row["rank"]) for row in of_split] == levels.ranks.tolist()
         assert all((row["hit"] == "1") == (float(row["iou"]) >= 0.5) for row in of_split)
+        assert [row["hit"] == "1" for row in of_split] == [row["location"] == "hit" for row in of_split]
+        assert [row["rank"] != "0" for row in of_split] == [row["error"] == "wrong class" for row in of_split]
+        assert all(row["error"] in ("wrong class", row["location"]) for row in of_split)
     hits = np.mean([row["hit"] == "1" for row in rows if row["split"] == "test"])
     assert cells(record)["GT-known@val"].value == hits
+
+
+def test_the_record_counts_the_errors_of_the_test_images(tmp_path: Path) -> None:
+    config = fake_config(tmp_path)
+    record = finished(config)
+    with gzip.open(folder_of(config) / "images.csv.gz", "rt") as file:
+        rows = [row for row in csv.DictReader(file) if row["split"] == "test"]
+    found = cells(record)
+    for kind, column, cell in (("GT-known", "location", "GT-known@val"), ("Top-1", "error", "Top-1 Loc@val")):
+        counts = record.errors[kind]
+        assert {name: count for name, count in counts.items() if count} == Counter(row[column] for row in rows)
+        assert counts["hit"] / len(rows) == found[cell].value
 
 
 # --- cells and marks -------------------------------------------------------------------------------------------------
@@ -156,6 +172,8 @@ def test_cells_of_a_classifier(tmp_path: Path) -> None:
         "MaxBoxAccV2@.3",
         "MaxBoxAccV2@.5",
         "MaxBoxAccV2@.7",
+        "BoxAcc plateau",
+        "BoxAcc area",
         "PxAP",
         "pIoU",
     ]
@@ -165,6 +183,7 @@ def test_cells_of_a_classifier(tmp_path: Path) -> None:
         "MaxBoxAccV2@.3",
         "MaxBoxAccV2@.5",
         "MaxBoxAccV2@.7",
+        "BoxAcc plateau",
         "pIoU",
     }
     assert found["Top-1 Loc@val"].value <= found["Top-5 Loc@val"].value <= found["GT-known@val"].value

@@ -283,6 +283,32 @@ def test_selectors_never_share_a_column() -> None:
     assert all(len(row.values) == 1 for row in group.rows)
 
 
+def test_conventions_never_share_a_column_and_stand_behind_the_reference() -> None:
+    names = ("tscam", "bas")
+    foreign = [Cell("GT-known", 0.9, None, None, 0.2, "fixed:0.2", convention=name) for name in names]
+    foreign += [Cell("mean Loc@.3/.5/.7", 0.8, None, None, 0.3, "test-oracle", True, convention="sat")]
+    own = Cell("GT-known", 0.5, None, None, 0.1, "fixed:0.2")
+    pixels = Cell("PxAP", 0.4)
+    records = [record("cam", cells=[*foreign, pixels, own]), record("sat", cells=[Cell(**vars(own) | {"value": 0.6})])]
+    [group] = summarise(records)
+    assert [column.title for column in group.columns] == [
+        "GT-known@fixed:0.2",
+        "PxAP",
+        "GT-known@fixed:0.2 [bas]",
+        "mean Loc@.3/.5/.7@test-oracle [sat]",
+        "GT-known@fixed:0.2 [tscam]",
+    ]
+    assert [row.label for row in group.rows] == ["sat", "cam"]  # ordered by the reference's number
+    text = render(records, "markdown") or ""
+    assert "GT-known@fixed:0.2 | PxAP | GT-known@fixed:0.2 [bas] | mean Loc† .3/.5/.7@test-oracle [sat]" in text
+    assert "[bas], [sat], [tscam]: scored by that paper's own rules" in text
+    assert "own rules" not in (render([record()], "markdown") or "")
+    table = pd.read_csv(io.StringIO(render(records, "csv")))
+    assert table["GT-known@fixed:0.2 [bas] mean"].dropna().tolist() == [0.9]
+    assert "mean Loc" in printed(records, 200)
+    assert "mean Loc" not in printed(records, 40).split("Not shown")[0]
+
+
 def test_best_is_marked_inside_each_group_only() -> None:
     groups = summarise(
         [record("cam", 0.5), record("sat", 0.6), record("cam", 0.8, backbone="cnn"), record("sat", 0.7, backbone="cnn")]
@@ -426,6 +452,35 @@ def test_a_narrow_terminal_says_what_it_leaves_out() -> None:
     [note] = [" ".join(text.split()).split("Not shown for want of width: ")[1]]
     assert "MaxBoxAccV2† .3" in note
     assert "markdown" in note
+
+
+def curves(plateau: float, area: float) -> list[Cell]:
+    return [Cell("BoxAcc plateau", plateau, plateau, plateau, oracle=True), Cell("BoxAcc area", area, area, area)]
+
+
+def test_what_describes_a_curve_is_never_marked_and_orders_nothing() -> None:
+    oracle = [Cell("GT-known", 0.5, threshold_by="test-oracle", oracle=True)]
+    better = [Cell("GT-known", 0.6, threshold_by="test-oracle", oracle=True)]
+    [group] = summarise([record("flat", cells=oracle + curves(1, 0.4)), record("sat", cells=better + curves(0.1, 0.3))])
+    assert [row.label for row in group.rows] == ["sat", "flat"]
+    assert [{column.metric for column in row.best} for row in group.rows] == [{"GT-known"}, set()]
+
+
+@pytest.mark.parametrize("width", [80, 120, 160, 200, 400])
+def test_what_describes_a_curve_costs_a_terminal_nothing_else(width: int) -> None:
+    before = [record(name, cells=full_cells(value)) for name, value in (("cam", 0.4), ("sat", 0.6))]
+    after = [record(name, cells=full_cells(value) + curves(0.2, 0.3)) for name, value in (("cam", 0.4), ("sat", 0.6))]
+    old, new = printed(before, width), printed(after, width)
+    shown = "20.0" in new
+    assert shown == (width == 400) == ("share of all thresholds" in " ".join(new.split()))
+    if not shown:
+        assert new.split("Not shown")[0].rstrip() == old.split("Not shown")[0].rstrip()
+        assert "Not shown for want of width: " in " ".join(new.split())
+    for format in ("csv", "markdown"):
+        text = render(after, format)
+        assert text is not None
+        assert "BoxAcc plateau" in text
+        assert "BoxAcc area" in text
 
 
 def test_no_records_are_said() -> None:

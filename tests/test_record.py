@@ -34,6 +34,22 @@ def test_round_trip_is_exact(tmp_path: Path) -> None:
     assert read_record(path) == record()
 
 
+def test_a_record_without_error_classes_is_still_read(tmp_path: Path) -> None:
+    path = tmp_path / "record.json"
+    content = json.loads(to_json(replace(record(), errors={"GT-known": {"hit": 1}})))
+    assert content.pop("errors") == {"GT-known": {"hit": 1}}  # as written before there were any
+    path.write_text(json.dumps(content))
+    assert read_record(path) == record()
+
+
+def test_a_record_from_before_conventions_is_the_reference(tmp_path: Path) -> None:
+    content = json.loads(to_json(record()))
+    assert content["cells"][0].pop("convention") == "reference"
+    path = tmp_path / "record.json"
+    path.write_text(json.dumps(content))
+    assert read_record(path) == record()
+
+
 def test_not_a_number_is_never_written() -> None:
     with pytest.raises(ValueError, match="not JSON compliant"):
         to_json(replace(record(), cost={"train_seconds": float("nan")}))

@@ -6,6 +6,7 @@ from functools import partial
 
 from wsolbench.boxes import threshold_grid
 from wsolbench.levels import IOUS, Levels, Statistic, best_of, mean_of
+from wsolbench.metrics.robustness import area_of, plateau_of, robustness
 from wsolbench.protocol import AnnotationReader, Threshold
 from wsolbench.record import Cell
 
@@ -32,6 +33,7 @@ def compute_cells(
     if threshold is not None:
         cells += _at_threshold(levels, threshold, interval, has_classes)
         cells += _max_box_acc(levels, reader, split)
+        cells += _curve(levels, reader, split)
     pixels = levels.pxap()
     if pixels is not None:
         peak = reader.choose_on(split, levels, "peak IoU over thresholds", "masks")
@@ -68,6 +70,18 @@ def _max_box_acc(levels: Levels, reader: AnnotationReader, split: str) -> list[C
         value = levels.max_box_acc("multi", (iou,), V2_INTERVAL)
         cells.append(_cell(levels, name, value, best_of(hits), oracle=oracle))
     return cells
+
+
+def _curve(levels: Levels, reader: AnnotationReader, split: str = "test") -> list[Cell]:
+    """How the curve lies whose maximum MaxBoxAcc is: its plateau is found by the best threshold, its area by none."""
+    found = robustness(levels.box_summary(interval=V1_INTERVAL))[0.5]
+    oracle = reader.choose_on(split, levels, "plateau around the best threshold (BoxAcc plateau)")
+    grid = threshold_grid(V1_INTERVAL)
+    hits = levels.hits(grid)
+    return [
+        _cell(levels, "BoxAcc plateau", found.width, plateau_of(hits, grid), oracle=oracle),
+        _cell(levels, "BoxAcc area", found.area, area_of(hits, grid)),
+    ]
 
 
 def _cell(

@@ -43,18 +43,17 @@ def normalize(convention: Convention, raw_hw: Array, resolution_HW: tuple[int, i
     """
     raw = to_numpy(raw_hw, double=True)
     if convention.box_rule_only or convention.name == "reference":
-        (map_HW,) = normalize_maps(raw[None], resolution_HW)
-        return map_HW
+        score: npt.NDArray[Any] = normalize_maps(raw[None], resolution_HW)[0]
+        return score
     values: npt.NDArray[Any] = np.ascontiguousarray(raw, dtype=convention.dtype)
     zeros = np.zeros(resolution_HW, values.dtype)
-    if not np.isfinite(values).all():
-        return zeros
     if convention.minmax == "after resize":
         values = _resized(values, convention, resolution_HW)
     low, high = values.min(), values.max()
-    # in float64: numpy before 2 adds a Python float to a float32 that way, and so did these codes
-    span = values.dtype.type(float(high - low) + convention.epsilon)
-    if low == high or not np.isfinite(span):
+    with np.errstate(invalid="ignore", over="ignore"):
+        # the sum in float64: numpy before 2 adds a Python float to a float32 that way, and so did these codes
+        span = values.dtype.type(float(high - low) + convention.epsilon)
+    if low == high or not np.isfinite(span):  # NaN and infinities end up in the span
         return zeros
     values = (values - low) / span
     return values if convention.minmax == "after resize" else _resized(values, convention, resolution_HW)
@@ -95,7 +94,7 @@ def boxes_of_map(
     full = float(values.max()) if convention.relative else 255.0 if convention.quantised else 1.0
     boxes = np.empty((len(thresholds), 4), np.int32)
     for box, threshold in zip(boxes, thresholds, strict=True):
-        cut = int(threshold * full) if convention.quantised else values.dtype.type(threshold * full)
+        cut = int(threshold * full) if convention.quantised else threshold * full
         rectangle = _region(convention, COMPARE[convention.comparison](values, cut))
         if rectangle is None:
             box[:] = _empty_box(convention, height, width)
@@ -135,9 +134,7 @@ def _region(convention: Convention, binary_HW: Bools) -> Sequence[int] | None:
 # --- boxes -> hits ---------------------------------------------------------------------------------------------------
 
 
-def truth_boxes(
-    convention: Convention, annotation: Annotation, resolution_HW: tuple[int, int], dataset: str = ""
-) -> Floats:
+def truth_boxes(convention: Convention, annotation: Annotation, resolution_HW: tuple[int, int]) -> Floats:
     """Return an image's ground truth boxes in the convention's frame: float64 [N, 4], whole numbers but for "fractional".
 
     Raises:
@@ -165,8 +162,7 @@ def truth_boxes(
         scaled[:, 2:] = np.minimum(scaled[:, 2:], (margin + side)[2:])
         fractional: Floats = (scaled - margin) / side * side  # the code passes through [0, 1]: same roundings
         return fractional
-    exact = np.float32 if dataset in convention.float32_truth else np.float64
-    scaled = (boxes.astype(exact) / size.astype(exact)).astype(np.float64) * resized - margin
+    scaled = boxes / size * resized - margin
     scaled[:, :2] = np.maximum(scaled[:, :2], 0)
     scaled[:, 2:] = np.minimum(scaled[:, 2:], (side - 1)[2:])
     whole: Floats = np.trunc(scaled)

@@ -139,7 +139,7 @@ def score_convention(
         ranks: rank of the label per image (`wsolbench.metrics.label_rank`); None without class scores.
         ids: image ids.
         resolution_HW: the evaluation frame.
-        dataset: decides the thresholds and, for some conventions, the precision of the ground truth.
+        dataset: decides the thresholds.
         thresholds: instead of the convention's own.
         backbone: some codes have other thresholds for some backbones.
 
@@ -168,7 +168,7 @@ def score_convention(
             _score_map(one, resolution_HW) if convention.box_rule_only else normalize(convention, one, resolution_HW)
         )
         boxes[index] = boxes_of_map(convention, values, own)
-        truth_N4 = truth_boxes(convention, annotation, resolution_HW, dataset)
+        truth_N4 = truth_boxes(convention, annotation, resolution_HW)
         iou[index] = best_iou(boxes[index], truth_N4, convention.extent)
     return ConventionOutcomes(
         convention, own, np.array(list(ids), np.str_), _column(labels, count), _column(ranks, count), boxes, iou

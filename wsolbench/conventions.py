@@ -68,9 +68,8 @@ class Convention:
     truth: Literal["multiply first", "divide first", "fractional"] = "multiply first"
     """Ground truth, for a coordinate c of an image side s: "multiply first": int(c * R / s), not clipped. "divide first":
     int(c / s * resized - margin), at least 0 (x0, y0) and at most R - 1 (x1, y1). "fractional": c * (resized / s) - margin,
-    clipped to [0, R] the same way, not truncated. A box outside the crop is left inverted and hits nothing."""
-    float32_truth: tuple[str, ...] = ()
-    """Data sets whose coordinates are divided in float32 ("divide first" only)."""
+    clipped to [0, R] the same way, not truncated. A box outside the crop is left inverted and hits nothing. (The ILSVRC
+    loaders of SAT and BAS-Extension divide in float32: no coordinate differs, 256 being a power of two.)"""
     extent: Literal[0, 1] = 1
     """IoU counts x1 - x0 + extent."""
     gt_known: Comparison = ">="
@@ -139,7 +138,6 @@ _SAT = Convention(
     corners="unclipped",
     empty="whole frame",
     truth="divide first",
-    float32_truth=("ilsvrc",),
     selection="GT-known + Top-1",
     v2="mean Loc@.3/.5/.7",
 )
@@ -205,7 +203,7 @@ def _box_rule_only(convention: Convention) -> Convention:
         box_rule_only=True,
         **{
             name: getattr(_REFERENCE, name)
-            for name in ("geometry", "minmax", "epsilon", "interpolation", "dtype", "truth", "float32_truth")
+            for name in ("geometry", "minmax", "epsilon", "interpolation", "dtype", "truth")
         },
     )
 

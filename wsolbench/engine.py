@@ -27,7 +27,7 @@ from wsolbench.fit import fit, save_weights, training_cost
 from wsolbench.job import Job, Session, open_job
 from wsolbench.levels import save_levels
 from wsolbench.method import Method, create_method
-from wsolbench.outcomes import Geometry, outcomes_csv
+from wsolbench.outcomes import Geometry, judge_images, outcomes_csv
 from wsolbench.protocol import AnnotationReader
 from wsolbench.record import RunRecord, read_record, to_json
 from wsolbench.registry import METHODS
@@ -151,7 +151,8 @@ def _carry_out(job: Job, session: Session, about: dict[str, Any], rerun: bool) -
 
     # record
     at = None if threshold is None else threshold.value
-    write_bytes(folder / "images.csv.gz", outcomes_csv(parts, splits, geometry, at, reader))
+    judged = {name: judge_images(name, each, splits[name], geometry, at, reader) for name, each in parts.items()}
+    write_bytes(folder / "images.csv.gz", outcomes_csv(judged))
     cells = compute_cells(levels["test"], threshold, reader, config.evaluate.interval)
     speed = {"eval_images_per_second": evaluated["test"].images_per_second}
     return RunRecord(
@@ -175,6 +176,7 @@ def _carry_out(job: Job, session: Session, about: dict[str, Any], rerun: bool) -
             "classifier": fitted.classifier,
         },
         notes=_notes(job, fitted),
+        errors=judged["test"].error_counts(),
     )
 
 

@@ -30,7 +30,7 @@ from wsolbench.map_files import MapFiles, MapKind, find_maps
 from wsolbench.map_parts import MapParts
 from wsolbench.map_scoring import MapScorer
 from wsolbench.outcomes import Geometry as Frame
-from wsolbench.outcomes import outcomes_csv
+from wsolbench.outcomes import judge_images, outcomes_csv
 from wsolbench.progress import Reporter
 from wsolbench.protocol import AnnotationReader
 from wsolbench.record import Cell, RunRecord, read_record, to_json
@@ -228,6 +228,7 @@ def _carry_out(job: _Job, about: dict[str, Any], reporter: Reporter) -> RunRecor
 
     # select, and look up the numbers; the reference has none for a crop
     cells: list[Cell] = []
+    errors: dict[str, dict[str, int]] = {}
     if request.geometry == "resize":
         levels = {name: each.levels() for name, each in parts.items()}
         save_levels(folder / "levels.npz", levels)
@@ -235,7 +236,9 @@ def _carry_out(job: _Job, about: dict[str, Any], reporter: Reporter) -> RunRecor
         if info.has_boxes:
             threshold = reader.choose_threshold(_selector(job), levels, DEFAULT_INTERVAL)
         at = None if threshold is None else threshold.value
-        write_bytes(folder / "images.csv.gz", outcomes_csv(parts, job.splits, frame, at, reader))
+        judged = {name: judge_images(name, each, job.splits[name], frame, at, reader) for name, each in parts.items()}
+        write_bytes(folder / "images.csv.gz", outcomes_csv(judged))
+        errors = judged[request.split].error_counts()
         cells += compute_cells(levels[request.split], threshold, reader, DEFAULT_INTERVAL, request.split)
         cells += _asked_for(request, levels, reader) if info.has_boxes else []
     if job.convention is not None:
@@ -267,6 +270,7 @@ def _carry_out(job: _Job, about: dict[str, Any], reporter: Reporter) -> RunRecor
             "logits_sha256": request.logits and file_sha256(request.logits),
         },
         notes=_notes(job, parts),
+        errors=errors,
     )
 
 

@@ -33,6 +33,10 @@ METRICS = (
 )  # fmt: skip
 """Order of columns; metrics not named here follow, in order of appearance."""
 
+DESCRIPTIONS = ("BoxAcc plateau", "BoxAcc area")
+"""Metrics that describe a curve: a method that is equally wrong at every threshold has the widest plateau, so a high one
+is no merit by itself. They neither order rows nor are marked."""
+
 # Options which cannot move a number (the run's hash leaves them out too), and those which a group or the seeds stand for.
 _IDLE = re.compile(
     r"seed|out|root|experiment|device|backbone|dataset(\..*)?|method\.name|protocol\.name|train\.workers"
@@ -47,11 +51,17 @@ class Column:
     title: str
     metric: str
     oracle: bool
+    convention: str = "reference"  # whose evaluator is emulated
 
     @classmethod
     def of(cls, cell: Cell) -> Column:
         """The column a cell stands in."""
-        return cls(cell.column, cell.metric, cell.oracle)
+        return cls(cell.column, cell.metric, cell.oracle, cell.convention)
+
+    @property
+    def foreign(self) -> bool:
+        """Scored as another code base would: stands behind the reference's numbers and never leads a table."""
+        return self.convention != "reference"
 
 
 @dataclass(frozen=True)
@@ -320,14 +330,19 @@ def _spread(values: Sequence[float]) -> Stat:
 def _columns(rows: Sequence[Row]) -> tuple[Column, ...]:
     found = list(dict.fromkeys(column for row in rows for column in row.values))
     metrics = [*METRICS, *dict.fromkeys(column.metric for column in found if column.metric not in METRICS)]
-    return tuple(sorted(found, key=lambda column: (metrics.index(column.metric), column.oracle, column.title)))
+
+    def place(column: Column) -> tuple[Any, ...]:
+        return column.foreign, column.convention, metrics.index(column.metric), column.oracle, column.title
+
+    return tuple(sorted(found, key=place))
 
 
 def leading(columns: Iterable[Column]) -> Column | None:
     """The column rows are ordered by: the first localisation metric, one without test boxes where there is one."""
     return min(
-        (column for column in columns if not column.metric.endswith("Cls")),
+        (column for column in columns if not column.metric.endswith("Cls") and column.metric not in DESCRIPTIONS),
         key=lambda column: (
+            column.foreign,
             column.oracle,
             METRICS.index(column.metric) if column.metric in METRICS else len(METRICS),
         ),
@@ -347,7 +362,7 @@ def _mark_best(rows: Sequence[Row]) -> list[Row]:
     best: dict[Column, float] = {}
     for column in _columns(honest):
         means = [row.values[column].mean for row in honest if column in row.values]
-        if len(means) > 1:  # the best of one is no finding
+        if len(means) > 1 and column.metric not in DESCRIPTIONS:  # the best of one is no finding
             best[column] = max(means)
     return [
         replace(row, best=frozenset(c for c, top in best.items() if c in row.values and row.values[c].mean == top))

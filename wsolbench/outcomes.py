@@ -19,6 +19,7 @@ from wsolbench.boxes import Array, iou_matrix, level_of, resize_boxes, resize_ma
 from wsolbench.data import Split
 from wsolbench.errors import WsolbenchError
 from wsolbench.levels import Boxes, Levels, Scored, load_levels, save_levels, score_with_boxes
+from wsolbench.metrics.error_classes import ErrorClass, Errors, classify_errors
 from wsolbench.progress import Reporter
 from wsolbench.protocol import AnnotationReader
 from wsolbench.types import Annotation
@@ -148,51 +149,87 @@ class Parts:
 
 # --- per image -------------------------------------------------------------------------------------------------------
 
-COLUMNS = ("split", "id", "label", "prediction", "rank", "iou", "x0", "y0", "x1", "y1", "hit")
+COLUMNS = (
+    "split", "id", "label", "prediction", "rank", "iou", "x0", "y0", "x1", "y1", "hit", "location", "error",
+)  # fmt: skip
 
 
 class Kept(Protocol):
-    """What `outcomes_csv` asks of the parts of a split."""
+    """What `judge_images` asks of the parts of a split."""
 
     def levels(self) -> Levels: ...
 
     def boxes_at(self, threshold: float) -> npt.NDArray[np.int64]: ...
 
 
-def outcomes_csv(
-    parts: Mapping[str, Kept],
-    splits: Mapping[str, Split],
-    geometry: Geometry,
-    threshold: float | None,
-    reader: AnnotationReader,
-) -> bytes:
-    """The content of `images.csv.gz`: per image the box at the threshold, in the evaluation frame, and its best IoU.
+@dataclass(frozen=True)
+class PerImage:
+    """What became of each image of a split at one threshold, in order; no boxes and errors where the images have no boxes."""
 
-    Every image's annotation is read again, so the ledger is complete after an interruption too. Equal outcomes give
-    equal bytes (no time stamp). `prediction` and `rank` are empty without a classifier, the box without a threshold.
+    levels: Levels
+    boxes_n4: npt.NDArray[np.int64] | None  # of the largest contour, in the evaluation frame
+    iou_n: npt.NDArray[np.float64] | None  # best one with a true box
+    errors: Errors | None
+
+    def error_counts(self) -> dict[str, dict[str, int]]:
+        """Images per error class, for the record; empty without boxes."""
+        return {} if self.errors is None else self.errors.counts()
+
+
+def judge_images(
+    name: str, parts: Kept, split: Split, geometry: Geometry, threshold: float | None, reader: AnnotationReader
+) -> PerImage:
+    """Compare the box of each image at the threshold with its true boxes.
+
+    Every image's annotation is read again, so the ledger is complete after an interruption too. `threshold` is None where
+    the images have no boxes.
+    """
+    levels, truths = parts.levels(), []
+    for id in levels.ids.tolist():  # one annotation at a time: masks are large, boxes are not
+        (annotation,) = reader.read(name, split, [id])
+        if threshold is not None:
+            truths.append(geometry.boxes(annotation))
+    if threshold is None:
+        return PerImage(levels, None, None, None)
+    boxes_n4 = parts.boxes_at(threshold)
+    iou_n = np.array([iou_matrix(box[None], truth).max() for box, truth in zip(boxes_n4, truths, strict=True)])
+    correct_n = levels.ranks == 0 if (levels.ranks >= 0).all() else None
+    return PerImage(levels, boxes_n4, iou_n, classify_errors(boxes_n4, truths, correct_n))
+
+
+def outcomes_csv(judged: Mapping[str, PerImage]) -> bytes:
+    """The content of `images.csv.gz`: per image of each split its box, in the evaluation frame, and what is wrong with it.
+
+    `location` is the error class of the box alone, `error` the one that knows of the predicted class too; without a
+    classifier they are the same, and `prediction` and `rank` are empty; without boxes all that follows is. Equal outcomes
+    give equal bytes (no time stamp).
     """
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(COLUMNS)
-    for name, part in parts.items():
-        writer.writerows(_rows(name, part, splits[name], geometry, threshold, reader))
+    for name, images in judged.items():
+        writer.writerows(_rows(name, images))
     packed = io.BytesIO()
     with gzip.GzipFile(filename="", fileobj=packed, mode="wb", mtime=0) as file:
         file.write(text.getvalue().encode())
     return packed.getvalue()
 
 
-def _rows(
-    name: str, parts: Kept, split: Split, geometry: Geometry, threshold: float | None, reader: AnnotationReader
-) -> Iterator[Sequence[object]]:
-    levels = parts.levels()
-    boxes_n4 = None if threshold is None else parts.boxes_at(threshold)
-    for index, id in enumerate(levels.ids.tolist()):
-        (annotation,) = reader.read(name, split, [id])
+def _rows(name: str, images: PerImage) -> Iterator[Sequence[object]]:
+    levels = images.levels
+    for index, box in enumerate(_box_columns(images)):
         rank = int(levels.ranks[index])
         classes = ("", "") if rank < 0 else (int(levels.predictions[index]), rank)
-        box: Sequence[object] = [""] * 6
-        if boxes_n4 is not None:
-            iou = float(iou_matrix(boxes_n4[index : index + 1], geometry.boxes(annotation)).max())
-            box = [f"{iou:.6f}", *boxes_n4[index].tolist(), int(iou >= 0.5)]
-        yield [name, id, int(levels.labels[index]), *classes, *box]
+        yield [name, levels.ids[index], int(levels.labels[index]), *classes, *box]
+
+
+def _box_columns(images: PerImage) -> Iterator[Sequence[object]]:
+    """From `iou` on."""
+    if images.boxes_n4 is None or images.iou_n is None or images.errors is None:
+        yield from ([""] * 8 for _ in range(len(images.levels)))
+        return
+    location_n = images.errors.location
+    error_n = location_n if images.errors.combined is None else images.errors.combined
+    columns = (images.boxes_n4.tolist(), images.iou_n.tolist(), location_n, error_n)
+    for box_4, iou, location, error in zip(*columns, strict=True):
+        yield [f"{iou:.6f}", *box_4, int(iou >= 0.5), ErrorClass(location), ErrorClass(error)]

@@ -59,6 +59,9 @@ class RunRecord:
     provenance: dict[str, Any]  # commit, dirty, versions, device, created, weights_sha256, data_fingerprint
     test_selected: bool = False  # the checkpoint or hyper-parameters saw test boxes: marks the row
     notes: list[str] = field(default_factory=list)
+    errors: dict[str, dict[str, int]] = field(
+        default_factory=dict
+    )  # test images per error class, of GT-known, of Top-1
     schema: int = SCHEMA
 
 

@@ -6,7 +6,7 @@ import os
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from wsolbench.leaderboard import ANY_BACKBONE, Column, Group, Row, Stat, device, leading
+from wsolbench.leaderboard import ANY_BACKBONE, DESCRIPTIONS, Column, Group, Row, Stat, device, leading
 from wsolbench.record import RunRecord
 
 if TYPE_CHECKING:
@@ -17,6 +17,7 @@ COSTS = {"train_seconds": "train s", "eval_images_per_second": "images/s", "para
 
 # What a narrow terminal can miss first; the other formats always show everything.
 _DISPENSABLE = (
+    *DESCRIPTIONS, "Loc@.3", "Loc@.5", "Loc@.7", "mean Loc@.3/.5/.7",
     "pIoU", "Top-5 Cls", "MaxBoxAccV2@.3", "MaxBoxAccV2@.7", "MaxBoxAccV2@.5", "parameters", "eval_images_per_second",
     "MaxBoxAcc", "PxAP", "Top-5 Loc", "train_seconds", "Top-1 Cls", "MaxBoxAccV2",
 )  # fmt: skip
@@ -109,10 +110,10 @@ def source(group: Group) -> str:
     return "; ".join(filter(None, parts))
 
 
-def legend(groups: Sequence[Group], best: str = "*") -> list[str]:
-    """One sentence for each sign the tables use; signs that do not occur are not explained."""
+def legend(groups: Sequence[Group], best: str = "*", dropped: Sequence[str] = ()) -> list[str]:
+    """One sentence for each sign the tables use; signs that do not occur, or only in `dropped`, are not explained."""
     rows = [row for group in groups for row in group.rows]
-    columns = [column for group in groups for column in group.columns]
+    columns = [column for group in groups for column in group.columns if column.metric not in dropped]
     stats = [stat for row in rows for stat in row.values.values()]
     order = dict.fromkeys(str(_head(column)) for group in groups if (column := leading(group.columns)))
     lines = ["Percent; - means no value."]
@@ -124,6 +125,11 @@ def legend(groups: Sequence[Group], best: str = "*") -> list[str]:
         lines.append("@val: the boxes of val chose the threshold, test was only scored.")
     if any(column.oracle for column in columns):
         lines.append("† test boxes or masks choose the threshold: an upper bound, never to be compared with @val.")
+    conventions = dict.fromkeys(column.convention for column in columns if column.foreign)
+    if conventions:
+        lines.append(
+            f"[{'], ['.join(conventions)}]: scored by that paper's own rules; compare inside such a column only."
+        )
     if any(row.test_selected for row in rows):
         lines.append("‡ the checkpoint or the hyper-parameters saw test boxes.")
     if any(row.best for row in rows):
@@ -132,6 +138,11 @@ def legend(groups: Sequence[Group], best: str = "*") -> list[str]:
         lines.append("fixed: one run; nothing is trained, so no seed moves the result.")
     if any(row.reference for row in rows):
         lines.append(f'(ref): uses no backbone; repeated from "{ANY_BACKBONE}", never marked.')
+    if any(column.metric in DESCRIPTIONS for column in columns):
+        lines.append(
+            "BoxAcc plateau: share of all thresholds that are next to the best one and within 1 point of MaxBoxAcc; "
+            "BoxAcc area: mean box accuracy over all thresholds; neither is marked."
+        )
     if any("eval_images_per_second" in row.cost for row in rows):
         lines.append("images/s: during evaluation.")
     if order:
@@ -223,7 +234,9 @@ def print_groups(groups: Sequence[Group], console: Console | None = None) -> Non
         return
     dropped: list[str] = []
     wide = console.options.update(width=10_000)
-    for two_lines, count in ((False, 0), *((True, count) for count in range(len(_DISPENSABLE) + 1))):
+    # values move to a second line before a metric goes, but what only describes a curve goes before that
+    one_line = [(False, 0), (False, len(DESCRIPTIONS))]
+    for two_lines, count in (*one_line, *((True, count) for count in range(len(DESCRIPTIONS), len(_DISPENSABLE) + 1))):
         dropped = list(_DISPENSABLE[:count])
         tables = [_table(group, dropped, two_lines) for group in groups]
         if all(Measurement.get(console, wide, table).maximum <= console.width for table in tables):
@@ -241,7 +254,7 @@ def print_groups(groups: Sequence[Group], console: Console | None = None) -> Non
         for line in (f"{source(group)}.", *(f"{note}." for note in group.notes)):
             console.print(Text(line, style="dim"))
     console.print()
-    console.print(Text(" ".join(legend(groups)), style="dim"))
+    console.print(Text(" ".join(legend(groups, dropped=dropped)), style="dim"))
     if missing:
         console.print(
             Text(f"Not shown for want of width: {', '.join(missing)} (--format markdown or csv has all).", style="dim")

@@ -8,12 +8,13 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from wsolbench.metrics.accuracy import TopKAccuracy
     from wsolbench.metrics.localization import GTKnownLoc, TopKLoc
     from wsolbench.metrics.maxboxacc import MaxBoxAcc, MaxBoxAccV2
-    from wsolbench.metrics.pxap import PxAP
+    from wsolbench.metrics.pxap import PIoU, PxAP
     from wsolbench.metrics.ranks import label_rank
 
-__all__ = ["GTKnownLoc", "MaxBoxAcc", "MaxBoxAccV2", "PxAP", "TopKLoc", "label_rank"]
+__all__ = ["GTKnownLoc", "MaxBoxAcc", "MaxBoxAccV2", "PIoU", "PxAP", "TopKAccuracy", "TopKLoc", "label_rank"]
 
 if not TYPE_CHECKING:  # hidden, so that type checkers still see a misspelt name
 
@@ -24,7 +25,9 @@ if not TYPE_CHECKING:  # hidden, so that type checkers still see a misspelt name
             "GTKnownLoc": "localization",
             "MaxBoxAcc": "maxboxacc",
             "MaxBoxAccV2": "maxboxacc",
+            "PIoU": "pxap",
             "PxAP": "pxap",
+            "TopKAccuracy": "accuracy",
             "TopKLoc": "localization",
             "label_rank": "ranks",
         }

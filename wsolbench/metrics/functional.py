@@ -32,8 +32,10 @@ class PixelSummary(TypedDict):
     value: float
     precision: npt.NDArray[np.float64]  # NaN where no pixel reaches the threshold
     recall: npt.NDArray[np.float64]
+    iou: npt.NDArray[np.float64]  # TP / (TP + FP + FN)
     thresholds: npt.NDArray[np.float64]
-    piou: float
+    piou: float  # the peak of `iou`
+    piou_threshold: float  # the lowest threshold where it is reached
 
 
 def box_hits(
@@ -133,10 +135,14 @@ def summarize_pixels(
     np.divide(tp, kept, out=precision, where=kept > 0)
     recall = tp / total
     value = (precision[1:] * np.diff(recall))[kept[1:] > 0].sum()
+    iou = (tp / (total + fp))[:0:-1].copy()
+    thresholds = np.append(threshold_grid(interval), 1.0)
     return {
         "value": float(value),
         "precision": precision[:0:-1].copy(),
         "recall": recall[:0:-1].copy(),
-        "thresholds": np.append(threshold_grid(interval), 1.0),
-        "piou": float((tp / (total + fp)).max()),
+        "iou": iou,
+        "thresholds": thresholds,
+        "piou": float(iou.max()),
+        "piou_threshold": float(thresholds[iou.argmax()]),
     }

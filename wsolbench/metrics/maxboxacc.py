@@ -33,7 +33,7 @@ class BoxResult(TypedDict):
 
 
 class SummedMetric(Metric):
-    """Abstract: a metric whose states are int64 sums, which no cast may touch."""
+    """Abstract: a metric whose states are int64 sums, which no cast may touch, and a constant that tells it apart."""
 
     is_differentiable = False
     higher_is_better = True
@@ -41,9 +41,24 @@ class SummedMetric(Metric):
     plot_lower_bound = 0.0
     plot_upper_bound = 1.0
 
+    settings: Tensor
+
+    def __init__(self, **kwargs: Any) -> None:
+        # A process without images would answer from its cache and leave the others waiting for it.
+        super().__init__(**{"compute_with_cache": False, **kwargs})
+
     def set_dtype(self, dst_type: str | torch.dtype) -> Self:
         """Do nothing: counts in half precision would be wrong from 2,049 images on."""
         return self
+
+    def set_apart(self, *settings: float) -> None:
+        """Keep what tells two metrics of a class apart as a constant state.
+
+        MetricCollection merges metrics for good if their states happen to agree on the first batch; torchmetrics 1.6
+        compares the first state only, so this one goes to the front.
+        """
+        self.add_state("settings", torch.tensor(settings, dtype=torch.float64), dist_reduce_fx="max")
+        self._defaults = {"settings": self._defaults.pop("settings"), **self._defaults}
 
 
 class BoxMetric(SummedMetric):
@@ -65,9 +80,7 @@ class BoxMetric(SummedMetric):
         shape = (len(self.ious), len(thresholds))
         self.add_state("hits", torch.zeros(shape, dtype=torch.int64), dist_reduce_fx="sum")
         self.add_state("count", torch.zeros((), dtype=torch.int64), dist_reduce_fx="sum")
-        # a constant: MetricCollection merges metrics for good if their states happen to agree on the first batch
-        settings = [float(contours == "multi"), float(k), *self.ious, float(thresholds[-1])]
-        self.add_state("settings", torch.tensor(settings), dist_reduce_fx="max")
+        self.set_apart(contours == "multi", k, len(thresholds), thresholds[-1], *self.ious)
 
     def outcomes(self, maps_BHW: Array, boxes: Sequence[Array]) -> npt.NDArray[np.bool_]:
         """Say which images are correct at each IoU level and threshold: bool [B, I, T]."""
