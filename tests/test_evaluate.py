@@ -19,7 +19,8 @@ from reference_trees import Tree, write_tree
 from wsolbench.cli import main
 from wsolbench.data import eval_batches
 from wsolbench.errors import UsageError, WsolbenchError
-from wsolbench.external import Request, evaluate_maps
+from wsolbench.external import evaluate_maps
+from wsolbench.external_job import Request
 from wsolbench.leaderboard import load_records, render, summarise
 from wsolbench.levels import load_levels
 from wsolbench.progress import Silent
@@ -140,7 +141,9 @@ def test_numbers_are_those_of_a_plain_loop(tree, tmp_path):
     given = {split: write(tmp_path / f"scores-{split}", maps) for split, maps in scores.items()}
     asked = {"logits": str(tmp_path / "logits.npy"), "val_maps": given["val"]}
     outcome = evaluate(tree, given["test"], tmp_path / "out", **asked)
-    assert cells(outcome.record) == pytest.approx(want, abs=1e-12)
+    found = cells(outcome.record)
+    assert {column: found[column] for column in want} == pytest.approx(want, abs=1e-12)
+    assert found.keys() - want.keys() == {"BoxAcc plateau", "BoxAcc area"}  # of the curve: see tests/metrics
 
     # raw maps, normalised here, are the same maps; and so are those in one .npz
     given = {split: write(tmp_path / f"raw-{split}", maps) for split, maps in raw.items()}
@@ -203,6 +206,7 @@ def test_without_val_maps_the_test_boxes_choose_and_the_column_says_so(tree, tmp
     assert found["GT-known@test-oracle"] == found["MaxBoxAcc"] == pytest.approx(best)
     assert not any("Top-" in column for column in found)
     marked = {cell.column: cell.oracle for cell in outcome.record.cells}
+    assert marked.pop("BoxAcc area") is False  # no threshold is chosen for it
     assert all(marked.values())
     record = outcome.record
     assert (record.method, record.backbone, record.protocol, record.seed) == ("mine", "resnet50", "external", 0)
@@ -258,6 +262,7 @@ def test_a_convention_is_printed_beside_the_reference(tree, tmp_path):
     assert cropped
     assert all(column.endswith("[sat]") for column in cropped)  # the reference never sees a crop
     for asked, said in (
+        ({"split": "val", "val_maps": maps}, "leave them out with --split val"),
         ({"convention": "tscam"}, "convention 'tscam' needs raw maps, these are score maps"),
         ({"convention": "sat", "map_kind": "raw"}, "convention 'sat' needs maps of the centre crop"),
         ({"geometry": "centre-crop"}, "convention 'reference' needs maps of the whole image"),
@@ -330,10 +335,9 @@ def test_constant_and_extra_maps_are_counted(tree, tmp_path):
     maps[first] = np.full((7, 7), 3.0)
     folder = write(tmp_path / "mine", maps | {"other/x": np.zeros((2, 2))})
     record = evaluate(tree, folder, tmp_path / "out", map_kind="raw").record
-    assert (
-        f"1 maps in '{folder}' belong to no image of {tree.name.lower()}/test, first 'other/x.npy'; they are left out"
-        in record.notes
-    )
+    split = f"{tree.name.lower()}/test"
+    said = f"maps in '{folder}' that belong to no image of {split} are left out: 1, first 'other/x.npy'"
+    assert said in record.notes
     assert f"1 of {len(maps)} maps of test are constant, first map '{folder}/{first}.npy'" in record.notes
 
 

@@ -297,7 +297,8 @@ def _run(arguments: argparse.Namespace, overrides: list[str]) -> int:
 
 def _evaluate(arguments: argparse.Namespace, rest: list[str]) -> int:
     check_writable(Path(arguments.out))
-    from wsolbench.external import Request, evaluate_maps
+    from wsolbench.external import evaluate_maps
+    from wsolbench.external_job import Request
     from wsolbench.leaderboard import render
 
     same = ("maps", "root", "split", "logits", "map_kind", "convention", "geometry", "interval", "contours")

@@ -4,10 +4,8 @@
 from __future__ import annotations
 
 import hashlib
-import shlex
 import time
 import traceback
-import warnings
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -17,16 +15,14 @@ import numpy as np
 import torch
 from omegaconf import OmegaConf
 
-from wsolbench.boxes import Contours, threshold_grid
+from wsolbench.boxes import threshold_grid
 from wsolbench.cells import compute_cells
-from wsolbench.config import EvaluateConfig, build_dataset_config
 from wsolbench.convention_scores import ConventionOutcomes
-from wsolbench.conventions import Convention, Geometry, check_convention, get_convention
-from wsolbench.data import Dataset, Split, create_dataset
-from wsolbench.errors import UsageError, WsolbenchError, unknown
+from wsolbench.conventions import Convention
+from wsolbench.data import Split
+from wsolbench.external_job import DEFAULT_INTERVAL, ExternalJob, Request, open_request
 from wsolbench.levels import Levels, best_of, mean_of, save_levels
-from wsolbench.logit_files import ClassOutcomes, check_logits_path, read_logits
-from wsolbench.map_files import MapFiles, MapKind, find_maps
+from wsolbench.logit_files import ClassOutcomes, read_logits
 from wsolbench.map_parts import MapParts
 from wsolbench.map_scoring import MapScorer
 from wsolbench.outcomes import Geometry as Frame
@@ -34,45 +30,7 @@ from wsolbench.outcomes import judge_images, outcomes_csv
 from wsolbench.progress import Reporter
 from wsolbench.protocol import AnnotationReader
 from wsolbench.record import Cell, RunRecord, read_record, to_json
-from wsolbench.registry import DATASETS
-from wsolbench.rundir import RunDirectory, digest, environment, file_sha256, plain, run_path, write_bytes
-
-VERSION = 1  # moves when the same maps would give other numbers
-DEFAULT_INTERVAL = EvaluateConfig().interval
-
-
-@dataclass(frozen=True)
-class Request:
-    """What is to be scored and how: the flags of `wsolbench evaluate`."""
-
-    maps: str  # folder or .npz
-    dataset: dict[str, Any]  # {"name": ..., option: value}
-    root: str | None = None
-    split: str = "test"
-    logits: str | None = None
-    map_kind: MapKind = "score"
-    convention: str = "reference"
-    geometry: Geometry = "resize"
-    interval: float = DEFAULT_INTERVAL
-    contours: Contours = "single"
-    name: str | None = None  # of the method; default: that of the folder or .npz
-    backbone: str = "-"
-    val_maps: str | None = None
-    out: str = "results"
-
-    @property
-    def method(self) -> str:
-        path = Path(self.maps).resolve()
-        return self.name or (path.stem if path.suffix == ".npz" else path.name)
-
-    def command(self) -> str:
-        """The command line that repeats it."""
-        words = ["wsolbench", "evaluate", "--dataset", self.dataset["name"]]
-        for flag, default in Request(self.maps, self.dataset).__dict__.items():
-            value = getattr(self, flag)
-            if flag == "maps" or (flag != "dataset" and value != default):
-                words += [f"--{flag.replace('_', '-')}", str(value)]
-        return shlex.join(words)
+from wsolbench.rundir import environment, file_sha256, plain, write_bytes
 
 
 @dataclass(frozen=True)
@@ -85,26 +43,6 @@ class Evaluation:
     record: RunRecord
 
 
-@dataclass
-class _Job:
-    """A request that was found to make sense: data opened, every map found, identity known; nothing is scored yet."""
-
-    request: Request
-    dataset: Dataset
-    fingerprint: str
-    splits: dict[str, Split]
-    files: dict[str, MapFiles]
-    convention: Convention | None  # beside the reference
-    protocol: str
-    directory: RunDirectory
-    warnings: list[str]
-
-    @property
-    def stamp(self) -> str:
-        """Changes when any map file does: names, sizes and times, since reading 20 GB to find out takes as long as scoring."""
-        return digest({name: files.stamp() for name, files in self.files.items()})
-
-
 def evaluate_maps(request: Request, *, rerun: bool = False, reporter: Reporter | None = None) -> Evaluation:
     """Score maps that lie in files; a finished evaluation of the same, unchanged files is skipped unless `rerun`.
 
@@ -115,7 +53,7 @@ def evaluate_maps(request: Request, *, rerun: bool = False, reporter: Reporter |
     """
     reporter = reporter or Reporter()
     with reporter.live():
-        job = _open(request)
+        job = open_request(request)
         for sentence in job.warnings:
             reporter.message(f"warning: {sentence}")
         directory = job.directory
@@ -139,80 +77,10 @@ def evaluate_maps(request: Request, *, rerun: bool = False, reporter: Reporter |
     return Evaluation(directory.path, "done", "", record)
 
 
-# --- before anything is scored ---------------------------------------------------------------------------------------
-
-
-def _open(request: Request) -> _Job:
-    """Open the data and find every map."""
-    _check(request)
-    convention = get_convention(request.convention)
-    check_convention(convention, map_kind=request.map_kind, geometry=request.geometry)
-    name, options = request.dataset["name"], {k: v for k, v in request.dataset.items() if k != "name"}
-    said: list[str] = []
-    with warnings.catch_warnings(record=True) as caught:
-        warnings.simplefilter("always")
-        dataset = create_dataset(name, root=request.root, **options)
-        fingerprint = dataset.fingerprint()
-        wanted = {request.split: request.maps} | ({"val": request.val_maps} if request.val_maps else {})
-        splits = {split: dataset.split(split) for split in wanted}
-    said += dict.fromkeys(str(each.message) for each in caught if issubclass(each.category, UserWarning))
-    if convention.name != "reference" and not dataset.info.has_boxes:
-        raise UsageError(f"convention '{convention.name}' compares boxes, but {name} has masks and no boxes")
-    files = {split: find_maps(path, splits[split].ids, f"{name}/{split}") for split, path in wanted.items()}
-    for split, found in files.items():
-        if found.extra:
-            said.append(
-                f"{len(found.extra)} maps in '{wanted[split]}' belong to no image of {name}/{split}, first "
-                f"'{found.extra[0]}'; they are left out"
-            )
-        if dataset.info.has_boxes or dataset.info.has_masks:
-            truth = splits[split].annotation(splits[split].ids[0])
-            if truth.boxes_N4 is None and truth.mask_HW is None:
-                raise WsolbenchError(f"the images of {name}/{split} have neither boxes nor masks to compare maps with")
-    numbers = ("split", "map_kind", "convention", "geometry", "interval", "contours")
-    hash = digest(
-        {
-            "external": VERSION,
-            "method": request.method,
-            "backbone": request.backbone,
-            "dataset": plain(build_dataset_config(DATASETS.get(name), name, options)) | {"name": name},
-            "data": fingerprint,
-            "maps": {split: str(Path(path).resolve()) for split, path in wanted.items()},
-            "logits": request.logits and file_sha256(request.logits),
-            **{number: getattr(request, number) for number in numbers},
-        }
-    )
-    protocol = "external" if request.split == "test" else f"external-{request.split}"
-    directory = RunDirectory(run_path(request.out, name, request.method, request.backbone, protocol, 0, hash), hash)
-    emulated = None if convention.name == "reference" else convention
-    return _Job(request, dataset, fingerprint, splits, files, emulated, protocol, directory, said)
-
-
-def _check(request: Request) -> None:
-    for flag, value, known in (
-        ("split", request.split, ("val", "test")),
-        ("map-kind", request.map_kind, ("score", "raw")),
-        ("geometry", request.geometry, ("resize", "centre-crop")),
-        ("contours", request.contours, ("single", "multi")),
-    ):
-        if value not in known:
-            raise unknown(f"--{flag}", value, known)
-    if request.logits is not None:
-        check_logits_path(request.logits)
-    if not 0 < request.interval < 1:
-        raise UsageError(f"--interval {request.interval}: expected a step between thresholds in (0, 1), e.g. 0.001")
-    if request.val_maps and request.split == "val":
-        raise UsageError("--val-maps choose the threshold for --split test: leave them out with --split val")
-    if request.val_maps and request.geometry != "resize":
-        raise UsageError("--val-maps choose the reference's threshold, which needs --geometry resize")
-    if not request.method.strip("."):
-        raise UsageError(f"'{request.maps}' gives the method no name: say one with --name NAME")
-
-
 # --- the evaluation --------------------------------------------------------------------------------------------------
 
 
-def _carry_out(job: _Job, about: dict[str, Any], reporter: Reporter) -> RunRecord:
+def _carry_out(job: ExternalJob, about: dict[str, Any], reporter: Reporter) -> RunRecord:
     """The story of an evaluation. Every file is whole or absent; `record.json` is the caller's, and comes last."""
     request, info, folder = job.request, job.dataset.info, job.directory.path
     reader = AnnotationReader()
@@ -274,13 +142,18 @@ def _carry_out(job: _Job, about: dict[str, Any], reporter: Reporter) -> RunRecor
     )
 
 
-def _selector(job: _Job) -> str:
+def _selector(job: ExternalJob) -> str:
     """Who chooses the threshold: val where its maps are there."""
     return "val-boxes" if "val" in job.splits else "test-oracle"
 
 
 def _score(
-    job: _Job, name: str, frame: Frame, classes: ClassOutcomes | None, reader: AnnotationReader, reporter: Reporter
+    job: ExternalJob,
+    name: str,
+    frame: Frame,
+    classes: ClassOutcomes | None,
+    reader: AnnotationReader,
+    reporter: Reporter,
 ) -> MapParts:
     """Score a split; class scores and another convention belong to the evaluated one, val only chooses a threshold."""
     request = job.request
@@ -346,7 +219,7 @@ def _convention_outcomes(
 UNKNOWN = "not known: the maps were made elsewhere"
 
 
-def _ledger(job: _Job, reader: AnnotationReader) -> dict[str, Any]:
+def _ledger(job: ExternalJob, reader: AnnotationReader) -> dict[str, Any]:
     """What touched the numbers, as far as it can be known here."""
     return {
         "training": "elsewhere",
@@ -363,7 +236,7 @@ def _ledger(job: _Job, reader: AnnotationReader) -> dict[str, Any]:
     }
 
 
-def _notes(job: _Job, parts: dict[str, MapParts]) -> list[str]:
+def _notes(job: ExternalJob, parts: dict[str, MapParts]) -> list[str]:
     """What a reader of the numbers would otherwise miss."""
     notes = [
         "maps made elsewhere: who trained, and who chose checkpoint and hyper-parameters, is not known",
