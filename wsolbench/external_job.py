@@ -95,8 +95,8 @@ def open_request(request: Request) -> ExternalJob:
         fingerprint = dataset.fingerprint()
         splits = {split: dataset.split(split) for split in wanted}
     said = list(dict.fromkeys(str(each.message) for each in caught if issubclass(each.category, UserWarning)))
-    for split in splits:
-        _check_truth(dataset, splits[split], f"{name}/{split}")
+    for split_name, split in splits.items():
+        _check_truth(dataset, split, f"{name}/{split_name}")
     if convention.name != "reference" and not dataset.info.has_boxes:
         raise UsageError(f"convention '{convention.name}' compares boxes, but {name} has masks and no boxes")
     files = {split: find_maps(path, splits[split].ids, f"{name}/{split}") for split, path in wanted.items()}
