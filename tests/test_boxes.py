@@ -294,3 +294,11 @@ def test_kernels_compile_where_nothing_can_be_cached(monkeypatch):
     monkeypatch.setattr(numba, "njit", njit)
     assert compiled(abs) is abs
     assert asked == [{"nogil": True, "cache": True}, {"nogil": True}]
+
+
+def test_normalize_knows_the_conventions():
+    """SAT scales the small map first, so that its maximum may stay below 1 once resized."""
+    raw = np.random.default_rng(0).random((2, 5, 5))
+    assert normalize_maps(raw, 20, "sat").max(axis=(1, 2)).max() < 1 == normalize_maps(raw, 20).max()
+    with pytest.raises(UsageError, match="unknown convention 'stat', did you mean 'sat'"):
+        normalize_maps(raw, 20, "stat")

@@ -22,7 +22,6 @@ import numpy.typing as npt
 
 from wsolbench.errors import unknown
 from wsolbench.maps import (
-    CONVENTIONS,
     Array,
     check_maps,
     level_of,
@@ -34,7 +33,6 @@ from wsolbench.maps import (
 )
 
 __all__ = [
-    "CONVENTIONS",
     "LEVELS",
     "Array",
     "Contours",

@@ -13,13 +13,10 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from wsolbench.errors import unknown
-
 if TYPE_CHECKING:  # tensors are read by duck typing: data code and workers import this module without torch
     from torch import Tensor
 
 Array: TypeAlias = "npt.NDArray[Any] | Tensor"
-CONVENTIONS = ("reference",)
 
 
 def normalize_maps(
@@ -33,18 +30,21 @@ def normalize_maps(
     Args:
         maps_Bhw: numpy array or tensor, any real dtype.
         size: (H, W), or one number for a square; the evaluation resolution.
-        convention: whose order of operations; an unknown one raises `UsageError`.
+        convention: whose order of operations (`wsolbench.conventions`); an unknown one raises `UsageError`.
 
     >>> normalize_maps(np.array([[[1.0, 3.0], [2.0, 5.0]]]), 2).tolist()
     [[[0.0, 0.5], [0.25, 1.0]]]
     """
-    if convention not in CONVENTIONS:
-        raise unknown("convention", convention, CONVENTIONS)
+    height, width = (size, size) if isinstance(size, int) else size
+    if convention != "reference":
+        from wsolbench.convention_boxes import normalize_batch  # it builds on this module
+        from wsolbench.conventions import get_convention
+
+        return normalize_batch(get_convention(convention), maps_Bhw, (height, width))
     # .double() first: numpy has no bfloat16, and every narrower float is exact in float64
     raw = np.asarray(maps_Bhw, np.float64) if isinstance(maps_Bhw, np.ndarray) else to_numpy(maps_Bhw, double=True)
     if raw.ndim != 3 or 0 in raw.shape[1:]:
         raise ValueError(f"expected raw maps of shape [B, h, w], got {list(raw.shape)}")
-    height, width = (size, size) if isinstance(size, int) else size
     maps = np.zeros((len(raw), height, width))
     for out, one in zip(maps, raw, strict=True):
         resized = cv2.resize(np.ascontiguousarray(one), (width, height), interpolation=cv2.INTER_CUBIC)

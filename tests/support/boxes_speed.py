@@ -77,11 +77,12 @@ def distinct_levels(map_HW, truth, contours, thresholds):
     changes, first, inverse = np.unique(
         np.searchsorted(values, levels, "right"), return_index=True, return_inverse=True
     )
-    best = np.empty(len(changes))
-    for index, level in enumerate(levels[first]):
-        boxes = _contour_boxes((q > level).view(np.uint8), contours)
-        best[index] = iou_matrix(np.array(boxes), truth).max()
-    return best[inverse]
+    boxes, starts = [], []
+    for level in levels[first]:
+        starts.append(len(boxes))
+        boxes += _contour_boxes((q > level).view(np.uint8), contours)
+    best_M = iou_matrix(np.array(boxes), truth).max(1)
+    return np.maximum.reduceat(best_M, starts)[inverse]
 
 
 def ours(map_HW, truth, contours):

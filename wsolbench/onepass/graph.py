@@ -53,24 +53,30 @@ def make_graph(f: U8, holes: bool) -> Graph:
         if y == H - 1:
             break
         _touch(framed, y, not holes, touch)
-        above, below, x = first[y], first[y + 1], 0
+        above, below, x, value = first[y], first[y + 1], 0, np.uint8(0)
         while x < W:  # stretches of columns in which the pieces above and below stay the same
             end_above = pieces[above + 1, START] if above + 1 < first[y + 1] else W
             end_below = pieces[below + 1, START] if below + 1 < first[y + 2] else W
             end = min(end_above, end_below)
-            value = smaller(framed[y + 1, end], framed[y + 2, end])  # no diagonal leads out of the stretch
             for column in range(x, end - 1):
                 value = larger(value, touch[column])
+            value = larger(value, smaller(framed[y + 1, end], framed[y + 2, end]))
+            following = np.uint8(0)
+            above_next, below_next = above + (end == end_above), below + (end == end_below)
+            if end < W and not holes:  # two diagonals lead out of the stretch
+                falling = smaller(framed[y + 1, end], framed[y + 2, end + 1])
+                rising = smaller(framed[y + 1, end + 1], framed[y + 2, end])
+                if below_next == below:
+                    value, following = larger(value, falling), rising
+                elif above_next == above:
+                    value, following = larger(value, rising), falling
+                else:
+                    edges[count, 0], edges[count, 1], values[count] = above, below_next, falling
+                    edges[count + 1, 0], edges[count + 1, 1], values[count + 1] = above_next, below, rising
+                    count += 2
             edges[count, 0], edges[count, 1], values[count] = above, below, value
             count += 1
-            above_next, below_next = above + (end == end_above), below + (end == end_below)
-            if end < W and not holes:
-                value = smaller(framed[y + 1, end], framed[y + 2, end + 1])
-                edges[count, 0], edges[count, 1], values[count] = above, below_next, value
-                value = smaller(framed[y + 1, end + 1], framed[y + 2, end])
-                edges[count + 1, 0], edges[count + 1, 1], values[count + 1] = above_next, below, value
-                count += 2
-            above, below, x = above_next, below_next, end
+            above, below, x, value = above_next, below_next, end, following
     return Graph(first, pieces, peaks, edges[:count], values[:count], extents, extent_values)
 
 
@@ -95,10 +101,11 @@ def _pieces(framed: U8, holes: bool) -> tuple[I32, I32, U8, U8, I32, U8]:
         piece += 1
         first[y] = piece
         pieces[piece, ROW], pieces[piece, START] = y, 0
-        before = top = framed[y + 1, 1]
+        here = framed[y + 1, 1:]
+        before = top = here[0]
         falling = False
         for x in range(W):
-            value = framed[y + 1, x + 1]
+            value = here[x]
             if falling and value > before:
                 peaks[piece] = top
                 piece += 1
