@@ -296,7 +296,7 @@ def test_class_scores_that_cannot_be_ranked(tmp_path, case, monkeypatch):
     save(path, bad)
     assert f"hold NaN for image 'x/{ROWS + 2}.jpg'" in said()
     save(path, np.array([[Bomb()] * 5] * len(ids), object), allow_pickle=True)
-    assert "hold pickled Python objects, which are never loaded" in said()
+    assert "holds pickled Python objects, which are never loaded" in said()
     save(path, logits)
     path.write_bytes(path.read_bytes()[:-100])
     assert f"end after {len(ids) - 5} of {len(ids)} images" in said()

@@ -14,7 +14,7 @@ import numpy.typing as npt
 import torch
 
 from wsolbench.errors import UsageError, WsolbenchError
-from wsolbench.map_files import SUFFIX, Archive, check_magic, find_maps, read_npy
+from wsolbench.map_files import SUFFIX, Archive, find_maps, read_header, read_npy
 from wsolbench.metrics.ranks import label_rank
 
 ROWS = 512
@@ -113,7 +113,7 @@ def _order(archive: Archive, ids: Sequence[str], split: str) -> npt.NDArray[np.i
 
 def _rows(file: IO[bytes], where: str, order: npt.NDArray[np.int64], split: str) -> Iterator[Block]:
     """A .npy [n, K] in blocks of rows; `order[row]` is the row's image."""
-    shape, fortran, dtype = _header(file, where)
+    shape, fortran, dtype = read_header(file, where)
     if len(shape) != 2 or shape[0] != len(order):
         raise WsolbenchError(
             f"{where} have shape {list(shape)}, expected [images, classes] with the {len(order)} images of {split}"
@@ -130,18 +130,3 @@ def _rows(file: IO[bytes], where: str, order: npt.NDArray[np.int64], split: str)
         if len(content) != len(at) * width:
             raise WsolbenchError(f"{where} end after {first + len(content) // max(width, 1)} of {len(order)} images")
         yield where, at, np.frombuffer(content, dtype).reshape(len(at), shape[1])
-
-
-def _header(file: IO[bytes], where: str) -> tuple[tuple[int, ...], bool, np.dtype[Any]]:
-    magic = file.read(np.lib.format.MAGIC_LEN)
-    check_magic(magic, where)
-    read = {1: np.lib.format.read_array_header_1_0, 2: np.lib.format.read_array_header_2_0}.get(magic[-2])
-    try:
-        if read is None:
-            raise ValueError(f"version {magic[-2]} of the format")
-        shape, fortran, dtype = read(file)
-    except (ValueError, SyntaxError, EOFError) as error:
-        raise WsolbenchError(f"{where} are damaged: {str(error).splitlines()[0]}") from error
-    if dtype.hasobject:
-        raise WsolbenchError(f"{where} hold pickled Python objects, which are never loaded since they could run code")
-    return shape, fortran, dtype

@@ -9,13 +9,14 @@ from __future__ import annotations
 
 import hashlib
 import io
+import math
 import os
 import zipfile
 import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
-from typing import Any, Literal, Protocol
+from typing import IO, Any, Literal, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -207,28 +208,36 @@ def read_npy(store: Store, name: str) -> tuple[Array, bytes]:
         content = store.read(name)
     except (OSError, zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError) as error:
         raise WsolbenchError(f"{where} cannot be read: {getattr(error, 'strerror', None) or error}") from error
-    check_magic(content[:8], where)
-    try:
-        array: Array = np.load(io.BytesIO(content), allow_pickle=False)
-    except (ValueError, EOFError, OSError, MemoryError, SyntaxError, OverflowError) as error:
-        if "allow_pickle" in str(error):
-            raise WsolbenchError(f"{where} {_PICKLED}") from error
-        raise WsolbenchError(f"{where} is damaged: {str(error).splitlines()[0]}") from error
+    file = io.BytesIO(content)
+    shape, fortran, dtype = read_header(file, where)
+    count, start = math.prod(shape), file.tell()
+    if len(content) - start < count * dtype.itemsize:
+        raise WsolbenchError(
+            f"{where} is damaged: its {len(content) - start} bytes are too few for {dtype} of shape {list(shape)}"
+        )
+    # a view of the bytes: copying a map takes as long as reading it
+    array: Array = np.frombuffer(content, dtype, count, start).reshape(shape, order="F" if fortran else "C")
     return array, content
 
 
-_PICKLED = (
-    "holds pickled Python objects, which are never loaded since they could run code; expected an array of numbers"
-)
-
-
-def check_magic(first: bytes, where: str) -> None:
-    """Refuse what is no .npy by its first bytes, a pickle by its name."""
-    if first.startswith(np.lib.format.MAGIC_PREFIX):
-        return
-    if first[:1] == b"\x80":
-        raise WsolbenchError(f"{where} {_PICKLED}")
-    raise WsolbenchError(f"{where} is no .npy file; expected one written by numpy.save")
+def read_header(file: IO[bytes], where: str) -> tuple[tuple[int, ...], bool, np.dtype[Any]]:
+    """Shape, whether stored by columns, and type of a .npy; a pickle, or what is no .npy, is refused by its first bytes."""
+    magic = file.read(np.lib.format.MAGIC_LEN)
+    pickled = "pickled Python objects, which are never loaded since they could run code; expected an array of numbers"
+    if magic[:1] == b"\x80":
+        raise WsolbenchError(f"{where} holds {pickled}")
+    if not magic.startswith(np.lib.format.MAGIC_PREFIX) or len(magic) < np.lib.format.MAGIC_LEN:
+        raise WsolbenchError(f"{where} is no .npy file; expected one written by numpy.save")
+    read = {1: np.lib.format.read_array_header_1_0, 2: np.lib.format.read_array_header_2_0}.get(magic[-2])
+    try:
+        if read is None:
+            raise ValueError(f"version {magic[-2]} of the .npy format is unknown")
+        shape, fortran, dtype = read(file)
+    except (ValueError, SyntaxError, EOFError) as error:
+        raise WsolbenchError(f"{where} is damaged: {str(error).splitlines()[0]}") from error
+    if dtype.hasobject:
+        raise WsolbenchError(f"{where} holds {pickled}")
+    return shape, fortran, dtype
 
 
 def check_score_map(map_hw: Array, where: str, resolution_HW: tuple[int, int]) -> npt.NDArray[np.float64]:

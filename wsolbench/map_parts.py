@@ -15,7 +15,7 @@ import numpy.typing as npt
 from wsolbench.boxes import level_of
 from wsolbench.levels import Levels, load_levels, save_levels
 
-IN_MEMORY = 32 * 2**20  # bytes of arrays after which a part goes to disk
+IN_MEMORY = 8 * 2**20  # bytes of arrays after which a part goes to disk
 
 Arrays = Mapping[str, npt.NDArray[Any]]
 
