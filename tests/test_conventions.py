@@ -272,6 +272,10 @@ def test_maps_of_a_batch_are_normalised_one_by_one() -> None:
     np.testing.assert_array_equal(
         normalize_batch(get_convention("bas (box rule only)"), raw, (20, 30)), normalize_maps(raw, (20, 30))
     )
+    for name in ("tscam", "sat"):
+        np.testing.assert_array_equal(
+            normalize_maps(raw, (20, 30), convention=name), normalize_batch(get_convention(name), raw, (20, 30))
+        )
     with pytest.raises(ValueError, match=r"shape \[B, h, w\]"):
         normalize_batch(TSCAM, raw[0], (20, 30))
 

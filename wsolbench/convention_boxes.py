@@ -14,9 +14,10 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from wsolbench.boxes import Array, normalize_maps, resize_boxes, to_numpy
+from wsolbench.boxes import resize_boxes
 from wsolbench.conventions import Comparison, Convention
 from wsolbench.errors import WsolbenchError
+from wsolbench.maps import Array, normalize_maps, to_numpy
 from wsolbench.types import Annotation
 
 Bools: TypeAlias = npt.NDArray[np.bool_]

@@ -14,10 +14,10 @@ from typing import Any, Self, cast
 import numpy as np
 import numpy.typing as npt
 
-from wsolbench.boxes import Array, to_numpy
 from wsolbench.convention_boxes import COMPARE, Bools, Floats, best_iou, boxes_of_map, normalize, truth_boxes
 from wsolbench.conventions import Convention
 from wsolbench.errors import UsageError
+from wsolbench.maps import Array, to_numpy
 from wsolbench.record import Cell
 from wsolbench.types import Annotation
 

@@ -13,6 +13,8 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
+from wsolbench.conventions import get_convention
+
 if TYPE_CHECKING:  # tensors are read by duck typing: data code and workers import this module without torch
     from torch import Tensor
 
@@ -38,7 +40,6 @@ def normalize_maps(
     height, width = (size, size) if isinstance(size, int) else size
     if convention != "reference":
         from wsolbench.convention_boxes import normalize_batch  # it builds on this module
-        from wsolbench.conventions import get_convention
 
         return normalize_batch(get_convention(convention), maps_Bhw, (height, width))
     # .double() first: numpy has no bfloat16, and every narrower float is exact in float64

@@ -74,9 +74,7 @@ def distinct_levels(map_HW, truth, contours, thresholds):
     levels = (thresholds * q.max()).astype(np.int64)
     values = np.unique(q)
     # thresholds between the same two values of the map cut it alike
-    changes, first, inverse = np.unique(
-        np.searchsorted(values, levels, "right"), return_index=True, return_inverse=True
-    )
+    _, first, inverse = np.unique(np.searchsorted(values, levels, "right"), return_index=True, return_inverse=True)
     boxes, starts = [], []
     for level in levels[first]:
         starts.append(len(boxes))
