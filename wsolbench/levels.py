@@ -212,9 +212,12 @@ class Levels:
         """
         rng, count = np.random.default_rng(seed), self._count()
         values = []
-        for start in range(0, n, 50):  # in pieces: 1,000 resamples of ImageNet's images would take 200 MB
-            drawn = [np.bincount(rng.integers(count, size=count), minlength=count) for _ in range(min(50, n - start))]
-            values.append(statistic(np.stack(drawn).astype(np.float32)))
+        for start in range(0, n, 20):  # in pieces: 1,000 resamples of ImageNet's images would take 200 MB
+            drawn = [
+                np.bincount(rng.integers(count, size=count), minlength=count).astype(np.float32)
+                for _ in range(min(20, n - start))
+            ]
+            values.append(statistic(np.stack(drawn)))
         low, high = np.percentile(np.concatenate(values), [2.5, 97.5])
         return float(low), float(high)
 
@@ -249,7 +252,7 @@ def best_of(*hits_nT: npt.NDArray[np.bool_], read_nT: npt.NDArray[np.bool_] | No
         raise ValueError(f"expected one matrix to choose by when another is read, got {len(hits_nT)}")
     # float32 products are exact: all sums are integers below 2 ** 24; equal columns are kept once, the first of them
     chosen, kept = zip(*(_distinct(hits, read_nT) for hits in hits_nT), strict=True)
-    read = None if read_nT is None else read_nT[:, kept[0]]
+    read = None if read_nT is None else read_nT if len(kept[0]) == read_nT.shape[1] else read_nT[:, kept[0]]
 
     def statistic(drawn_Rn: npt.NDArray[np.float32]) -> Floats:
         counts = [_counted(drawn_Rn, hits) for hits in chosen]
@@ -282,7 +285,7 @@ def _distinct(
             block = matrix[first : first + BLOCK]
             changes[1:] |= (block[:, 1:] != block[:, :-1]).any(0)
     kept = np.flatnonzero(changes)
-    return hits_nT[:, kept], kept
+    return hits_nT if changes.all() else hits_nT[:, kept], kept
 
 
 # --- making, keeping -------------------------------------------------------------------------------------------------
