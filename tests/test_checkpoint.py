@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 import torch
+from authors_layouts import WIDTHS, vit_shapes, without_memory
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
@@ -20,46 +21,9 @@ from wsolbench.errors import WsolbenchError
 
 # --- which layout a file is in -----------------------------------------------------------------------------------
 
-VITS = {"tiny": 192, "small": 384, "base": 768}
 
-
-def vit_tensors(width: int) -> dict[str, tuple[int, ...]]:
-    """Names and shapes of DeiT without its classifier, as listed from the authors' code (12 blocks, 16 x 16 patches)."""
-    block = {
-        "norm1.weight": (width,),
-        "norm1.bias": (width,),
-        "attn.qkv.weight": (3 * width, width),
-        "attn.qkv.bias": (3 * width,),
-        "attn.proj.weight": (width, width),
-        "attn.proj.bias": (width,),
-        "norm2.weight": (width,),
-        "norm2.bias": (width,),
-        "mlp.fc1.weight": (4 * width, width),
-        "mlp.fc1.bias": (4 * width,),
-        "mlp.fc2.weight": (width, 4 * width),
-        "mlp.fc2.bias": (width,),
-    }
-    return {
-        "cls_token": (1, 1, width),
-        "pos_embed": (1, 197, width),
-        "patch_embed.proj.weight": (width, 3, 16, 16),
-        "patch_embed.proj.bias": (width,),
-        **{f"blocks.{i}.{name}": shape for i in range(12) for name, shape in block.items()},
-        "norm.weight": (width,),
-        "norm.bias": (width,),
-    }
-
-
-def released(method: str, width: int, num_classes: int) -> dict[str, Tensor]:
-    """A checkpoint of the authors' shape, without memory: 155 tensors of SAT, 152 of TS-CAM, or plain DeiT's."""
-    shapes = vit_tensors(width) | {"head.bias": (num_classes,)}
-    if method == "plain":
-        shapes["head.weight"] = (num_classes, width)
-    else:
-        shapes["head.weight"] = (num_classes, width, 3, 3)
-    if method == "sat":
-        shapes |= {"loc_token": (1, 1, width), "loc_embed": (1, 1, width), "weight": (1, 1, 3, 3)}
-    return {name: torch.empty(shape, device="meta") for name, shape in shapes.items()}
+def released(layout: str, width: int, num_classes: int) -> dict[str, Tensor]:
+    return without_memory(vit_shapes(layout, width, num_classes))
 
 
 def bodiless(method: str, backbone: str, num_classes: int) -> wsolbench.Method:
@@ -73,11 +37,11 @@ def test_released_files_have_the_listed_number_of_tensors() -> None:
 
 
 @pytest.mark.parametrize("num_classes", [20, 200, 1000])
-@pytest.mark.parametrize("size", VITS)
+@pytest.mark.parametrize("size", WIDTHS)
 @pytest.mark.parametrize("name", ["sat", "tscam"])
 def test_every_released_variant_is_told_and_fits(name: str, size: str, num_classes: int) -> None:
     method = bodiless(name, f"deit_{size}_patch16_224", num_classes)
-    layout, state = match(method, released(name, VITS[size], num_classes), method.layouts())
+    layout, state = match(method, released(name, WIDTHS[size], num_classes), method.layouts())
     assert layout.name == {"sat": "SAT (authors)", "tscam": "TS-CAM (authors)"}[name]
     assert {key: value.shape for key, value in state.items()} == {
         key: value.shape for key, value in method.state_dict().items()
