@@ -14,7 +14,7 @@ from typing import Any, ClassVar, Literal, cast, final
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from wsolbench.checkpoint import load_into
+from wsolbench.checkpoint import Layout, load_into, prefixed
 from wsolbench.config import TrainConfig
 from wsolbench.types import Batch, Prediction
 
@@ -29,7 +29,7 @@ class NoConfig:
 class Method(nn.Module, ABC):
     """Train on image labels, answer with a score map.
 
-    Required: `loss`, `localize`. Optional: `Config`, `training`, `needs`, `param_groups`, `adapt_state_dict`.
+    Required: `loss`, `localize`. Optional: `Config`, `training`, `needs`, `param_groups`, `layouts`.
     A method never sees annotations, data sets, files or thresholds.
     """
 
@@ -86,14 +86,18 @@ class Method(nn.Module, ABC):
         """Optimizer groups; by default 1-d tensors (biases, norms) are free of weight decay."""
         return decay_groups(self.named_parameters(), train_config)
 
-    def adapt_state_dict(self, state: dict[str, Tensor]) -> dict[str, Tensor]:
-        """Rename the keys of a foreign checkpoint layout to this module's; by default only `module.` is removed."""
-        return state
+    def layouts(self) -> Sequence[Layout]:
+        """Checkpoint layouts it reads beside its own names: the authors', those of plain classifiers."""
+        return ()
 
     @final
-    def load_checkpoint(self, path: str | Path) -> None:
-        """Load weights (safetensors, or a torch file holding tensors only); a mismatch lists the keys at fault."""
-        load_into(self, path, self.adapt_state_dict)
+    def load_checkpoint(self, path: str | Path) -> Layout:
+        """Load weights from safetensors or a torch file holding tensors only; returns the layout the file was in.
+
+        Raises:
+            WsolbenchError: the file is damaged, needs unpickling, or fits no layout; the weights are as they were.
+        """
+        return load_into(self, path, self.layouts())
 
 
 class PostHoc(Method):
@@ -109,6 +113,10 @@ class PostHoc(Method):
     def loss(self, batch: Batch) -> dict[str, Tensor]:
         """Cross-entropy of the shared classifier."""
         return {"cls": F.cross_entropy(self.classifier(batch.images_BCHW), batch.labels_B)}
+
+    def layouts(self) -> Sequence[Layout]:
+        """A classifier by itself: timm's, or the one the harness shares between methods."""
+        return (prefixed("plain classifier", "classifier."),)
 
 
 class Untrained(Method):

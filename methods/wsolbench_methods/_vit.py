@@ -9,7 +9,7 @@ timm's output.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, final
 
 import torch
@@ -19,6 +19,7 @@ from timm.models.vision_transformer import Block, VisionTransformer
 from torch import Tensor, nn
 
 from wsolbench.backbones import create_backbone, family
+from wsolbench.checkpoint import Layout, State
 from wsolbench.errors import UsageError
 
 Grid = tuple[int, int]
@@ -66,6 +67,20 @@ def _unfit(vit: nn.Module) -> str:
         if type(block.attn) is not Attention or getattr(block.attn, "gate", None) is not None:
             return f"its attention ({type(block.attn).__name__}) is not plain softmax attention"
     return ""
+
+
+def plain_vit(prefix: str = "vit.", absent: tuple[str, ...] = ()) -> Layout:
+    """A ViT classifier as timm and DeiT release it, read as the starting weights: everything but its classifier."""
+    classifier = ("head.", "head_dist.", "attn_pool.", "pre_logits.")
+
+    def convert(state: State) -> State:
+        return {prefix + name: value for name, value in state.items() if not name.startswith(classifier)}
+
+    def told_by(state: Mapping[str, Tensor]) -> bool:
+        head = state.get("head.weight")
+        return {"cls_token", "blocks.0.attn.qkv.weight"} <= state.keys() and (head is None or head.ndim == 2)
+
+    return Layout("plain ViT", told_by, convert, absent)
 
 
 def embed(vit: VisionTransformer, images_BCHW: Tensor, extra_1ND: Tensor | None = None) -> tuple[Tensor, Grid]:

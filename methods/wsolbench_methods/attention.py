@@ -9,6 +9,7 @@ misleads without it, since a backbone's pretraining can carry more objectness th
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import Enum
 from typing import Any, ClassVar, final
@@ -16,10 +17,11 @@ from typing import Any, ClassVar, final
 import torch
 from torch import Tensor
 
+from wsolbench.checkpoint import Layout
 from wsolbench.method import Untrained, evaluating
 from wsolbench.registry import register_method
 from wsolbench.types import Prediction
-from wsolbench_methods._vit import build_vit, embed, run_blocks_with_class_rows
+from wsolbench_methods._vit import build_vit, embed, plain_vit, run_blocks_with_class_rows
 
 
 class Blocks(Enum):
@@ -45,6 +47,10 @@ class ClassAttention(Untrained):
         super().__init__(config, **build)
         self.vit = build_vit(self.backbone, asked_by="attention", pretrained=self.pretrained)
         self.requires_grad_(False)
+
+    def layouts(self) -> Sequence[Layout]:
+        """A plain ViT: its classifier is not used."""
+        return (plain_vit(),)
 
     def localize(self, images_BCHW: Tensor, labels_B: Tensor | None = None) -> Prediction:
         """Attention of the class token on the patch grid, the same for every class; no logits."""

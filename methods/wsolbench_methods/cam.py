@@ -10,6 +10,7 @@ Differs from wsolevaluation, whose maps are divided by the number of channels: n
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, ClassVar, Protocol, cast, final
 
 import torch
@@ -17,11 +18,12 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from wsolbench.backbones import create_backbone, family
+from wsolbench.checkpoint import Layout, prefixed
 from wsolbench.errors import UsageError
 from wsolbench.method import Method, Training, evaluating, true_or_predicted
 from wsolbench.registry import register_method
 from wsolbench.types import Batch, Prediction
-from wsolbench_methods._vit import ConvHead, Grid, build_vit, embed, final_norm
+from wsolbench_methods._vit import ConvHead, Grid, build_vit, embed, final_norm, plain_vit
 
 
 @register_method("cam")
@@ -45,6 +47,12 @@ class CAM(Method):
     def training_for(cls, backbone: str | None) -> Training:
         """A CNN's classifier is the shared one; a ViT needs the convolutional head, which it trains itself."""
         return "own" if backbone is not None and family(backbone) == "vit" else "classifier"
+
+    def layouts(self) -> Sequence[Layout]:
+        """Plain classifiers; of a ViT's, all but the head."""
+        if isinstance(self.classifier, TokenClassifier):
+            return (plain_vit("classifier.vit.", absent=("classifier.head.",)),)
+        return (prefixed("plain classifier", "classifier."),)
 
     def loss(self, batch: Batch) -> dict[str, Tensor]:
         """Cross-entropy of the classifier."""

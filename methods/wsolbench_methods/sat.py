@@ -14,6 +14,7 @@ protocol.
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any, ClassVar, final
@@ -22,6 +23,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from wsolbench.checkpoint import Layout, State
 from wsolbench.errors import UsageError
 from wsolbench.method import Method, evaluating
 from wsolbench.registry import register_method
@@ -35,6 +37,7 @@ from wsolbench_methods._vit import (
     build_vit,
     embed,
     final_norm,
+    plain_vit,
     project,
     run_block,
 )
@@ -47,6 +50,17 @@ class SATConfig:
     area_weight: float = 1.0
     normalization_weight: float = 1.0
     drop_path: float = 0.1  # stochastic depth of the last block; block i has drop_path * i / (depth - 1)
+
+
+OWN = ("head.", "loc_token", "loc_embed")  # what SAT adds to the ViT
+
+
+def _from_authors(state: State) -> State:
+    """The ViT's tensors stand at the top; the root key `weight` is the smoothing kernel, a constant."""
+    return {name if name.startswith(OWN) else f"vit.{name}": v for name, v in state.items() if name != "weight"}
+
+
+AUTHORS = Layout("SAT (authors)", lambda state: {"loc_token", "cls_token"} <= state.keys(), _from_authors)
 
 
 @register_method("sat")
@@ -89,14 +103,9 @@ class SAT(Method):
             logits_BK, map_Bhw = self._forward(images_BCHW)
         return Prediction(logits_BK.float(), map_Bhw.float())
 
-    def adapt_state_dict(self, state: dict[str, Tensor]) -> dict[str, Tensor]:
-        """Read the authors' layout: the ViT's tensors stand at the top, `weight` is the constant smoothing kernel."""
-        if any(name.startswith("vit.") for name in state):
-            return state
-        own = ("head.", "loc_token", "loc_embed")
-        return {
-            name if name.startswith(own) else f"vit.{name}": value for name, value in state.items() if name != "weight"
-        }
+    def layouts(self) -> Sequence[Layout]:
+        """The authors' checkpoints, and plain ViTs as they start from them (head and spatial token stay random)."""
+        return AUTHORS, plain_vit(absent=OWN)
 
     def _forward(self, images_BCHW: Tensor) -> tuple[Tensor, Tensor]:
         """Logits [B, K] and map [B, h, w]. Token order: class (and other prefix) tokens, patches, spatial token."""

@@ -12,6 +12,7 @@ convolutional head. Thresholds and checkpoint selection belong to the protocol.
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, final
 
@@ -19,16 +20,31 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from wsolbench.checkpoint import Layout, State
 from wsolbench.config import TrainConfig
 from wsolbench.method import Method, decay_groups, evaluating, true_or_predicted
 from wsolbench.registry import register_method
 from wsolbench.types import Batch, Prediction
-from wsolbench_methods._vit import ConvHead, build_vit, embed, final_norm, run_blocks_with_class_rows
+from wsolbench_methods._vit import ConvHead, build_vit, embed, final_norm, plain_vit, run_blocks_with_class_rows
 
 
 @dataclass
 class TSCAMConfig:
     drop_path: float = 0.1  # stochastic depth of the last block; block i has drop_path * i / (depth - 1)
+
+
+def _told_by(state: Mapping[str, Tensor]) -> bool:
+    """A plain ViT but for the convolutional head, and without SAT's spatial token."""
+    head = state.get("head.weight")
+    return "cls_token" in state and "loc_token" not in state and head is not None and head.ndim == 4
+
+
+def _from_authors(state: State) -> State:
+    """The ViT's tensors stand at the top."""
+    return {name if name.startswith("head.") else f"vit.{name}": value for name, value in state.items()}
+
+
+AUTHORS = Layout("TS-CAM (authors)", _told_by, _from_authors)
 
 
 @register_method("tscam")
@@ -66,8 +82,6 @@ class TSCAM(Method):
         """1-d tensors, position embedding and class token are free of weight decay, as in the authors' code."""
         return decay_groups(self.named_parameters(), train_config, no_decay=("vit.pos_embed", "vit.cls_token"))
 
-    def adapt_state_dict(self, state: dict[str, Tensor]) -> dict[str, Tensor]:
-        """Read the authors' layout, where the ViT's tensors stand at the top."""
-        if any(name.startswith("vit.") for name in state):
-            return state
-        return {name if name.startswith("head.") else f"vit.{name}": value for name, value in state.items()}
+    def layouts(self) -> Sequence[Layout]:
+        """The authors' checkpoints, and plain ViTs as they start from them (the head stays random)."""
+        return AUTHORS, plain_vit(absent=("head.",))
