@@ -116,7 +116,11 @@ class PostHoc(Method):
 
     def layouts(self) -> Sequence[Layout]:
         """A classifier by itself: timm's, or the one the harness shares between methods."""
-        return (prefixed("plain classifier", "classifier."),)
+        return (classifier_layout(self.classifier),)
+
+    def param_groups(self, train_config: TrainConfig) -> list[dict[str, Any]]:
+        """The classifier's own groups where it brings some, so that methods sharing it train it alike."""
+        return classifier_groups(self.classifier, train_config) or super().param_groups(train_config)
 
 
 class Untrained(Method):
@@ -157,6 +161,17 @@ def decay_groups(
         }
         for (is_head, decays), parameters in groups.items()
     ]
+
+
+def classifier_groups(classifier: nn.Module, train_config: TrainConfig) -> list[dict[str, Any]] | None:
+    """Optimizer groups that a network brings with it in `optimizer_groups`, as the `wsol_*` backbones do; None: none."""
+    groups = getattr(classifier, "optimizer_groups", None)
+    return None if groups is None else cast(list[dict[str, Any]], groups(train_config))
+
+
+def classifier_layout(classifier: nn.Module) -> Layout:
+    """Checkpoints that hold nothing but the classifier: timm's, ours, or the authors' where the network names them."""
+    return prefixed(getattr(classifier, "authors", "plain classifier"), "classifier.")
 
 
 @contextmanager

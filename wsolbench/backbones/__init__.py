@@ -1,4 +1,8 @@
-"""Backbones by timm name; importing this package adds the embedded `badges_cnn` and `badges_vit` to timm's registry."""
+"""Backbones by timm name.
+
+Importing this package adds the embedded `badges_cnn` and `badges_vit` to timm's registry, and the reference networks
+`wsol_resnet50`, `wsol_vgg16` and `wsol_inception_v3` with 14x14 and, as `..._28`, 28x28 maps.
+"""
 
 from __future__ import annotations
 
@@ -13,12 +17,21 @@ from torch import nn
 
 from wsolbench.backbones import badges_cnn as _badges_cnn
 from wsolbench.backbones import badges_vit as _badges_vit
+from wsolbench.backbones import wsol_inception_v3 as _wsol_inception_v3
+from wsolbench.backbones import wsol_resnet50 as _wsol_resnet50
+from wsolbench.backbones import wsol_vgg16 as _wsol_vgg16
 from wsolbench.embedded import list_backbones, weights_sha256
 from wsolbench.errors import UsageError, WsolbenchError
 
 __all__ = ["create_backbone", "family", "list_backbones", "weights_sha256"]
 
-_REGISTERED = (_badges_cnn, _badges_vit)  # imported for what they register
+_REGISTERED = (
+    _badges_cnn,
+    _badges_vit,
+    _wsol_inception_v3,
+    _wsol_resnet50,
+    _wsol_vgg16,
+)  # imported for what they register
 _REMOTE = ("hf-hub:", "hf_hub:", "local-dir:")  # timm's own prefixes for weights outside its registry
 
 
