@@ -1,9 +1,16 @@
 """CAM: Class Activation Mapping (Zhou et al., CVPR 2016).  https://arxiv.org/abs/1512.04150
 
 On a CNN that ends in global average pooling and a linear layer: the class's weights times the last feature map, no bias,
-no ReLU. On a ViT: the token analogue, a 3x3 convolution to classes over the patch tokens with a global average (TS-CAM's
-"TransCAM" ablation, Gao et al., ICCV 2021), so that method and backbone are not confounded.
-Differs from wsolevaluation, whose maps are divided by the number of channels: normalisation removes the factor.
+no ReLU. The networks of the field's reference, clovaai/wsolevaluation (Choe et al., CVPR 2020, commit 96f4b88), are
+`wsol_resnet50`, `wsol_vgg16`, `wsol_inception_v3` (14x14 maps) and `..._28` (28x28), re-implemented from facts; its CAM,
+HaS and CutMix checkpoints load. Compared with its code on random weights: the released files were not at hand.
+On a ViT: the token analogue, a 3x3 convolution to classes over the patch tokens with a global average (TS-CAM's
+"TransCAM" ablation, Gao et al., ICCV 2021, which is not in its authors' code: TS-CAM's S_c, of the same weights), so that
+method and backbone are not confounded.
+
+Differs from wsolevaluation: its ResNet and VGG maps are divided by the number of channels, a factor that normalisation
+removes; its InceptionV3 is fully convolutional, and there both read the class map with its bias. Any timm CNN with such a
+head works. The token classifier trains without stochastic depth. Thresholds and checkpoint selection belong to the protocol.
 """
 
 # B batch, C channels, H W image, h w map, K classes, D width
@@ -11,19 +18,21 @@ Differs from wsolevaluation, whose maps are divided by the number of channels: n
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, ClassVar, Protocol, cast, final
+from typing import Any, ClassVar, cast, final
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from wsolbench.backbones import create_backbone, family
-from wsolbench.checkpoint import Layout, prefixed
-from wsolbench.errors import UsageError
-from wsolbench.method import Method, Training, evaluating, true_or_predicted
+from wsolbench.checkpoint import Layout, State
+from wsolbench.config import TrainConfig
+from wsolbench.method import Method, Training, classifier_groups, classifier_layout, evaluating, true_or_predicted
 from wsolbench.registry import register_method
 from wsolbench.types import Batch, Prediction
+from wsolbench_methods._pooled import PooledLinear, channels_first, check_pooled_linear, class_maps
 from wsolbench_methods._vit import ConvHead, Grid, build_vit, embed, final_norm, plain_vit
+from wsolbench_methods.tscam import AUTHORS as TSCAM_AUTHORS
 
 
 @register_method("cam")
@@ -41,7 +50,7 @@ class CAM(Method):
         else:
             assert self.backbone is not None
             self.classifier = create_backbone(self.backbone, num_classes=self.num_classes, pretrained=self.pretrained)
-            check_pooled_linear(self.classifier, self.backbone)
+            check_pooled_linear(self.classifier, self.backbone, asked_by="cam")
 
     @classmethod
     def training_for(cls, backbone: str | None) -> Training:
@@ -49,10 +58,13 @@ class CAM(Method):
         return "own" if backbone is not None and family(backbone) == "vit" else "classifier"
 
     def layouts(self) -> Sequence[Layout]:
-        """Plain classifiers; of a ViT's, all but the head."""
+        """Of a CNN the classifier itself; of a ViT TS-CAM's network, which is the same, or all but a plain ViT's head."""
         if isinstance(self.classifier, TokenClassifier):
-            return (plain_vit("classifier.vit.", absent=("classifier.head.",)),)
-        return (prefixed("plain classifier", "classifier."),)
+            return (
+                Layout(TSCAM_AUTHORS.name, TSCAM_AUTHORS.told_by, _from_tscam),
+                plain_vit("classifier.vit.", absent=("classifier.head.",)),
+            )
+        return (classifier_layout(self.classifier),)
 
     def loss(self, batch: Batch) -> dict[str, Tensor]:
         """Cross-entropy of the classifier."""
@@ -67,22 +79,20 @@ class CAM(Method):
                 classes_B = true_or_predicted(logits_BK, labels_B)
                 maps_Bhw = self.classifier.head.class_map(patches_BPD, grid, classes_B)
             else:
-                cnn = cast(TimmCNN, self.classifier)
-                features_BChw = cnn.forward_features(images_BCHW)
-                logits_BK = cnn.forward_head(features_BChw)
+                cnn = cast(PooledLinear, self.classifier)
+                features = cnn.forward_features(images_BCHW)
+                logits_BK = cnn.forward_head(features)
                 classes_B = true_or_predicted(logits_BK, labels_B)
-                maps_Bhw = torch.einsum("bchw,bc->bhw", features_BChw, cnn.get_classifier().weight[classes_B])
+                maps_Bhw = class_maps(channels_first(cnn, features), cnn.get_classifier(), classes_B)
         return Prediction(logits_BK.float(), maps_Bhw.float())
 
+    def param_groups(self, train_config: TrainConfig) -> list[dict[str, Any]]:
+        """The classifier's own groups where it brings some (`wsol_*`); else 1-d tensors are free of weight decay."""
+        return classifier_groups(self.classifier, train_config) or super().param_groups(train_config)
 
-class TimmCNN(Protocol):
-    """What CAM uses of a timm model."""
 
-    num_features: int
-
-    def forward_features(self, x: Tensor) -> Tensor: ...
-    def forward_head(self, x: Tensor) -> Tensor: ...
-    def get_classifier(self) -> nn.Linear: ...
+def _from_tscam(state: State) -> State:
+    return {f"classifier.{name}": value for name, value in TSCAM_AUTHORS.convert(state).items()}
 
 
 @final
@@ -102,27 +112,3 @@ class TokenClassifier(nn.Module):
         """Patch tokens after the last norm, [B, P, D], and their grid."""
         x_BND, grid = embed(self.vit, images_BCHW)
         return final_norm(self.vit, self.vit.blocks(x_BND))[:, self.vit.num_prefix_tokens :], grid
-
-
-@torch.no_grad()
-def check_pooled_linear(model: nn.Module, name: str) -> None:
-    """Refuse a network whose head is not global average + linear: CAM's map would not add up to the logit.
-
-    Decided by behaviour, on a made-up feature map, since timm's heads have many shapes.
-    """
-    cnn = cast(TimmCNN, model)
-    linear = cnn.get_classifier() if hasattr(model, "forward_head") else None
-    if isinstance(linear, nn.Linear):
-        count = linear.in_features * 9
-        features_1Chw = torch.linspace(-1, 1, count, device=linear.weight.device).sin().view(1, -1, 3, 3)
-        with evaluating(model):
-            try:
-                same = torch.allclose(cnn.forward_head(features_1Chw), linear(features_1Chw.mean((2, 3))), atol=1e-4)
-            except RuntimeError:  # the head takes other shapes than [B, C, h, w]
-                same = False
-        if same:
-            return
-    raise UsageError(
-        f"'cam' cannot run on backbone '{name}': it does not end in global average pooling and a linear layer; "
-        "take a network that does, e.g. resnet50 or badges_cnn, or use gradcam"
-    )
