@@ -8,11 +8,11 @@ import pytest
 
 from wsolbench.compose import expand
 from wsolbench.config import from_yaml, to_yaml
-from wsolbench.listing import list_section
+from wsolbench.embedded import list_backbones
 from wsolbench.recipes import CONF
 from wsolbench.registry import DATASETS, METHODS
 
-EMBEDDED = {name for name, _, _ in list_section("backbones")[:-1]}
+EMBEDDED = {*list_backbones()}
 EXPERIMENTS = sorted((CONF / "experiment").glob("*.yaml"))
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 from collections.abc import Callable
 from pathlib import Path
 
@@ -36,7 +37,18 @@ def _backbones() -> list[tuple[str, str, str]]:
         (path.stem, f"embedded, {path.stat().st_size / 2**20:.1f} MB of weights", _short(path))
         for path in sorted((PACKAGE / "backbones").rglob("*.safetensors"))
     ]
+    rows += _reference_networks()
     return [*rows, ("<timm name>", "any timm model, e.g. deit_small_patch16_224, resnet50", "timm.list_models()")]
+
+
+def _reference_networks() -> list[tuple[str, str, str]]:
+    """The functions `wsol_*` that timm's registry is given, read from source."""
+    return [
+        (node.name, (ast.get_docstring(node) or "").split("\n")[0], f"{_short(path)}:{node.lineno}")
+        for path in sorted((PACKAGE / "backbones").glob("wsol_*.py"))
+        for node in ast.parse(path.read_text(encoding="utf-8")).body
+        if isinstance(node, ast.FunctionDef) and node.name.startswith("wsol_")
+    ]
 
 
 def _short(path: Path) -> str:

@@ -70,43 +70,42 @@ def _unfit(model: Any) -> str:
     elif isinstance(linear, nn.Conv2d) and linear.kernel_size == (1, 1) and linear.groups == 1:
         channels = linear.in_channels
     else:
-        return f"its classifier is {_kind(linear)}"
+        return f"its classifier is a {type(linear).__name__}"
     made_up = torch.linspace(-1, 1, channels * 9, device=linear.weight.device, dtype=linear.weight.dtype).sin()
     features_1Chw = made_up.view(1, channels, 3, 3)
     given = features_1Chw.permute(0, 2, 3, 1) if getattr(model, "output_fmt", "NCHW") == "NHWC" else features_1Chw
     if getattr(model, "num_features", channels) != channels:  # more layers behind the features: find out which
         given = given.new_zeros(1, model.num_features, 3, 3)
-    reached: list[str] = []
+    logits_1K, read, reached = _run_head(model, linear, given)
+    # Not the logits alone: a classifier that starts at zero would agree with anything.
+    pooled_1C = features_1Chw.mean((2, 3))
+    expected_1K = F.linear(pooled_1C, linear.weight.flatten(1), linear.bias)
+    if len(read) == 1 and _same(read[0], pooled_1C) and _same(logits_1K, expected_1K):
+        return ""
+    if reached:
+        return f"its head also runs {' and '.join(reached)}"
+    return "its features are no map" if logits_1K is None else "its head pools in another way, or goes on behind it"
+
+
+def _run_head(model: Any, linear: nn.Module, features: Tensor) -> tuple[Any, list[Tensor], list[str]]:
+    """Logits (None: the head takes another shape), what `linear` was given, and other layers with weights on the way."""
     read: list[Tensor] = []
+    reached: list[str] = []
     hooks = [
-        part.register_forward_pre_hook(lambda part, _, path=path: reached.append(f"{path}, {_kind(part)}"))
+        part.register_forward_pre_hook(lambda part, _, path=path: reached.append(f"{path} ({type(part).__name__})"))
         for path, part in model.named_modules()
         if part is not linear and any(True for _ in part.parameters(recurse=False))
     ]
     hooks.append(linear.register_forward_pre_hook(lambda _, inputs: read.append(inputs[0].flatten(1))))
-    logits_1K = None
     try:
         with evaluating(model):
-            logits_1K = model.forward_head(given)
+            return model.forward_head(features), read, reached
     except (RuntimeError, TypeError, ValueError, IndexError, AttributeError):
-        pass  # the head takes another shape: what it reached before it found out may tell
+        return None, read, reached  # what it reached before it found out may tell
     finally:
         for hook in hooks:
             hook.remove()
-    # Not the logits alone: a classifier that starts at zero would agree with anything.
-    pooled_1C = features_1Chw.mean((2, 3))
-    if len(read) == 1 and read[0].shape == pooled_1C.shape and torch.allclose(read[0], pooled_1C, atol=1e-4):
-        logits = F.linear(pooled_1C, linear.weight.flatten(1), linear.bias)
-        if (
-            isinstance(logits_1K, Tensor)
-            and logits_1K.shape == logits.shape
-            and torch.allclose(logits_1K, logits, atol=1e-4)
-        ):
-            return ""
-    if reached:
-        return f"its head also runs {' and '.join(reached)}"
-    return "its features are no map" if logits_1K is None else "it pools in another way"
 
 
-def _kind(part: Any) -> str:
-    return f"a {type(part).__name__}"
+def _same(found: Any, expected: Tensor) -> bool:
+    return isinstance(found, Tensor) and found.shape == expected.shape and torch.allclose(found, expected, atol=1e-4)

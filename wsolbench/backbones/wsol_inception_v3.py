@@ -142,7 +142,7 @@ def _build(name: str, pretrained: bool, **kwargs: Any) -> ReferenceInceptionV3:
 
 @register_model
 def wsol_inception_v3(pretrained: bool = False, **kwargs: Any) -> ReferenceInceptionV3:
-    """InceptionV3 of wsolevaluation: 14x14 maps of a 224 image, 25.4 M parameters and the classifier."""
+    """InceptionV3 of wsolevaluation: 14x14 maps of a 224 image, 25.5 M parameters and the classifier."""
     return _build("wsol_inception_v3", pretrained, **kwargs)
 
 
