@@ -197,6 +197,31 @@ def test_a_loss_that_is_not_finite_stops_with_the_images_and_keeps_the_state(tmp
     assert all(value.isfinite().all() for value in state["model"].values())
 
 
+def test_the_last_good_state_is_kept_though_none_was_due(tmp_path: Path) -> None:
+    with pytest.raises(WsolbenchError, match=r"not finite .* at epoch 2, step 5"):
+        train_tiny(tmp_path, cls=NaN)
+    state = torch.load(tmp_path / "state.pt", weights_only=True)
+    assert state["step"] == 4
+
+
+@pytest.mark.usefixtures("eager_saves")
+def test_a_state_that_is_not_finite_does_not_replace_a_good_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A finite loss can have a gradient that is not: the weights are gone one step before the loss shows it."""
+    update = torch.optim.AdamW.step
+
+    def breaking(self: torch.optim.AdamW) -> None:
+        update(self)
+        if next(iter(self.state.values()))["step"].item() == 3:
+            self.param_groups[0]["params"][0].data.fill_(math.nan)
+
+    monkeypatch.setattr(torch.optim.AdamW, "step", breaking)
+    with pytest.raises(WsolbenchError, match="step 4"):
+        train_tiny(tmp_path)
+    assert torch.load(tmp_path / "state.pt", weights_only=True)["step"] == 2
+
+
 def test_a_damaged_state_is_one_sentence(tmp_path: Path) -> None:
     (tmp_path / "state.pt").write_bytes(b"garbage")
     with pytest.raises(WsolbenchError, match=r"state '.*state.pt' cannot be resumed"):

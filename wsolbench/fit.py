@@ -46,7 +46,7 @@ def fit(
     Leaves `train.jsonl`, and `state.pt` while unfinished. On Ctrl-C the state after the last whole step is saved.
 
     Raises:
-        WsolbenchError: the loss is not finite; nothing is learned from that step, the state saved before it stays.
+        WsolbenchError: the loss is not finite; nothing is learned from that step, and the last good state is kept.
     """
     method.to(device)
     optimizer = build_optimizer(method, train)
@@ -75,6 +75,7 @@ def fit(
             losses = method(batch.to(device))
             loss = sum(losses.values(), torch.zeros((), device=device))
             if not torch.isfinite(loss):
+                state.save(step)
                 raise _not_finite(losses, step // plan.steps_per_pass, step, batch.ids)
             optimizer.zero_grad(set_to_none=True)
             loss.backward()
@@ -237,10 +238,14 @@ class _State:
         return time.monotonic() - self.saved_at >= self.wait
 
     def save(self, step: int) -> None:
+        """Write the state, unless it is beyond repair: then the one written before stays."""
         started = time.monotonic()
+        model = self.method.state_dict()
+        if not all(value.isfinite().all() for value in model.values()):
+            return
         content = {
             "step": step,
-            "model": self.method.state_dict(),
+            "model": model,
             "optimizer": self.optimizer.state_dict(),
             "sums": self.sums,
         }

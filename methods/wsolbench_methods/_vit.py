@@ -38,7 +38,7 @@ def build_vit(name: str | None, *, asked_by: str, pretrained: bool, drop_path: f
         UsageError: `name` is no ViT with a class token, or has blocks that cannot be run faithfully.
     """
     vit: Any = None
-    if name is not None and family(name) == "vit":
+    if name is not None and family(name) != "cnn":  # a name that only another method can read is refused there
         vit = create_backbone(name, num_classes=0, pretrained=pretrained, drop_path_rate=drop_path)
     reason = "it is no Vision Transformer with a class token" if vit is None else _unfit(vit)
     if reason:
@@ -69,12 +69,17 @@ def _unfit(vit: nn.Module) -> str:
     return ""
 
 
-def plain_vit(prefix: str = "vit.", absent: tuple[str, ...] = ()) -> Layout:
-    """A ViT classifier as timm and DeiT release it, read as the starting weights: everything but its classifier."""
+def plain_vit(prefix: str = "vit.", absent: tuple[str, ...] = (), bias_for: int | None = None) -> Layout:
+    """A ViT classifier as timm and DeiT release it, read as the starting weights: everything but its classifier.
+
+    With `bias_for` classes, its class bias stays too if it has that many: it becomes our "head.bias".
+    """
     classifier = ("head.", "head_dist.", "attn_pool.", "pre_logits.")
 
     def convert(state: State) -> State:
-        return {prefix + name: value for name, value in state.items() if not name.startswith(classifier)}
+        ours = {prefix + name: value for name, value in state.items() if not name.startswith(classifier)}
+        bias = state.get("head.bias")
+        return ours if bias is None or bias.shape != (bias_for,) else ours | {"head.bias": bias}
 
     def told_by(state: Mapping[str, Tensor]) -> bool:
         head = state.get("head.weight")
@@ -145,18 +150,25 @@ def attention(attn: Attention, x_BND: Tensor) -> Tensor:
     return attend(attn, *project(attn, x_BND))
 
 
-def run_blocks_with_class_rows(vit: VisionTransformer, x_BND: Tensor) -> tuple[Tensor, Tensor]:
-    """All blocks as timm runs them: tokens [B, N, D], and the class token's attention in every block, [L, B, N]."""
-    rows_BN: list[Tensor] = []
+@final
+class ClassRows:
+    """timm's attention, unchanged, that keeps the class token's row of every layer it computes."""
 
-    def attention_and_row(attn: Attention, x_BND: Tensor) -> Tensor:
+    def __init__(self) -> None:
+        self.rows_BN: list[Tensor] = []
+
+    def __call__(self, attn: Attention, x_BND: Tensor) -> Tensor:
         q, k, v = project(attn, x_BND)
-        rows_BN.append(class_row(attn, q, k))
+        self.rows_BN.append(class_row(attn, q, k))
         return attend(attn, q, k, v)
 
+
+def run_blocks_with_class_rows(vit: VisionTransformer, x_BND: Tensor) -> tuple[Tensor, Tensor]:
+    """All blocks as timm runs them: tokens [B, N, D], and the class token's attention in every block, [L, B, N]."""
+    attention_and_row = ClassRows()
     for block in vit.blocks:
         x_BND = run_block(block, x_BND, attention_and_row)
-    return x_BND, torch.stack(rows_BN)
+    return x_BND, torch.stack(attention_and_row.rows_BN)
 
 
 @final

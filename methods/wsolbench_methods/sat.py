@@ -1,6 +1,7 @@
 """SAT: Spatial-Aware Token for WSOL (Wu et al., ICCV 2023).  https://arxiv.org/abs/2303.10438
 
-Authors' code: https://github.com/wpy1999/SAT (commit 702290d), re-implemented from facts.
+Authors' code: https://github.com/wpy1999/SAT (commit 702290d), re-implemented from facts;
+`tests/methods/test_official.py` holds it to that code.
 
 Same numbers, less work: softmax(A) * m times V is softmax(A) times (m * V), so attention stays fused; the mask needs one
 row of logits, and only in the masked blocks; logits come from window sums.

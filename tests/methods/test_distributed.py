@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
+import sat_child
 import torch
 
 from wsolbench_methods._distributed import global_mean
@@ -53,3 +56,37 @@ def test_global_mean_over_two_processes_of_unequal_shards(tmp_path: Path) -> Non
     for process in processes:
         out, _ = process.communicate(timeout=120)
         assert [float(x) for x in out.split()] == pytest.approx([0.2, 0.5])
+
+
+@pytest.fixture(scope="module")
+def by_rank(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, Any]]:
+    """What each of two processes has after a step of SAT on its half of the batch."""
+    path = tmp_path_factory.mktemp("gloo") / "sat"
+    env = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path), "OMP_NUM_THREADS": "1"}
+    command = [sys.executable, str(Path(sat_child.__file__))]
+    running = [subprocess.Popen([*command, str(rank), str(path)], env=env) for rank in (0, 1)]
+    try:
+        assert [one.wait(timeout=240) for one in running] == [0, 0]
+    finally:
+        for one in running:
+            one.kill()
+    return [torch.load(f"{path}.{rank}", weights_only=True) for rank in (0, 1)]
+
+
+def test_sat_in_two_processes_learns_what_one_learns_from_the_whole_batch(by_rank: list[dict[str, Any]]) -> None:
+    """Loss and every gradient. The halves lie on either side of lambda, where the sum of two |.| has no gradient."""
+    method = sat_child.sat().train()
+    halves = [method.loss(sat_child.batch(images))["area"] for images in sat_child.SHARES]
+    whole = method.loss(sat_child.batch([0, 1, 2, 3]))
+    assert torch.stack(halves).mean() > 2 * whole["area"]  # else the area term would be no test
+    torch.stack(list(whole.values())).sum().backward()
+    for name, want in whole.items():
+        got = [each["losses"][name] for each in by_rank]
+        if name == "area":
+            assert got[0] == got[1]
+        torch.testing.assert_close(torch.stack(got).mean(), want.detach(), rtol=1e-5, atol=1e-7)
+    for name, parameter in method.named_parameters():
+        assert parameter.grad is not None
+        for each in by_rank:
+            error = (each["gradients"][name] - parameter.grad).norm()
+            assert error <= 1e-4 * parameter.grad.norm() + 1e-8, name

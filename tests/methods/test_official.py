@@ -9,7 +9,8 @@ loaded strictly with `authors_layouts.random_weights` (SAT's constant `weight` k
 names): logits and maps in evaluation mode, the map of the label's class; losses and gradients in training mode, as in
 `train.py` (area term: the absolute value of the batch mean less 0.25). "optimizer": the weight decay that
 `create_optimizerv2` of SAT (on the model inside DataParallel, as there) and timm's optimizer factory of TS-CAM give each
-tensor.
+tensor. Conformer's gradients were taken in float64, in both codes: in float32 rounding alone flips some of its ReLUs.
+"conformer/shapes" are the names and shapes of its whole state dict.
 """
 
 from __future__ import annotations
@@ -42,12 +43,20 @@ def method_of(case: str) -> tuple[Method, Shapes, dict[str, Any]]:
     numbers = golden(name)
     prefix = f"{size}/"
     classes = numbers[prefix + "logits"].shape[1]
-    backbone, shapes = f"deit_{size}_patch16_224", vit_shapes(name, WIDTHS[size], classes)
+    if name == "conformer":
+        name, backbone, shapes = "tscam", "conformer_small_patch16", conformer_shapes()
+    else:
+        backbone, shapes = f"deit_{size}_patch16_224", vit_shapes(name, WIDTHS[size], classes)
     method = wsolbench.create_method(name, num_classes=classes, backbone=backbone, drop_path=0.0)
     return method, shapes, {key.removeprefix(prefix): v for key, v in numbers.items() if key.startswith(prefix)}
 
 
-CASES = ["sat/tiny", "sat/small"]
+def conformer_shapes() -> Shapes:
+    rows = [str(row).split(" ") for row in golden("conformer")["shapes"]]
+    return {name: tuple(int(size) for size in sizes.split(",") if size) for name, sizes in rows}
+
+
+CASES = ["sat/tiny", "sat/small", "tscam/tiny", "tscam/small", "conformer/small"]
 
 
 @pytest.mark.parametrize("case", CASES)
@@ -63,12 +72,14 @@ def test_outputs_losses_and_gradients_equal_the_authors(case: str, tmp_path: Pat
     torch.testing.assert_close(got.logits_BK, torch.from_numpy(expected["logits"]), rtol=0, atol=5e-5)
     torch.testing.assert_close(got.maps_Bhw, torch.from_numpy(expected["maps"]), rtol=0, atol=5e-5)
 
+    if case.startswith("conformer"):
+        method, batch.images_BCHW = method.double(), batch.images_BCHW.double()
     losses = method.train().loss(batch)
     torch.stack(list(losses.values())).sum().backward()
     assert [loss.item() for loss in losses.values()] == pytest.approx(expected["losses"].tolist(), rel=1e-4)
     gradients = {key.removeprefix("grad/"): v for key, v in expected.items() if key.startswith("grad/")}
     assert len(gradients) >= 10
-    ours = {_theirs(name): parameter for name, parameter in method.named_parameters()}
+    ours = {_theirs(name, case): parameter for name, parameter in method.named_parameters()}
     for name, want in gradients.items():
         gradient = ours[name].grad
         assert gradient is not None
@@ -77,18 +88,26 @@ def test_outputs_losses_and_gradients_equal_the_authors(case: str, tmp_path: Pat
         assert np.linalg.norm(have[1:] - want[1:]) <= 1e-4 * np.linalg.norm(want[1:]), name
 
 
-@pytest.mark.parametrize("case", ["sat/small"])
+@pytest.mark.parametrize("case", ["sat/small", "tscam/small", "conformer/small"])
 def test_optimizer_groups_equal_the_authors(case: str) -> None:
     """Every tensor's weight decay and learning rate."""
     method, _, _ = method_of(case)
     numbers = golden(case.split("/")[0])
     decay, lr = float(numbers["optimizer/weight_decay"].max()), float(numbers["optimizer/lr"].max())
     groups = method.param_groups(TrainConfig(lr=lr, weight_decay=decay, head_lr_scale=1.0))
-    names = {id(parameter): _theirs(name) for name, parameter in method.named_parameters()}
+    names = {id(parameter): _theirs(name, case) for name, parameter in method.named_parameters()}
     ours = {names[id(p)]: (group["weight_decay"], group["lr"]) for group in groups for p in group["params"]}
     rows = zip(numbers["optimizer/weight_decay"], numbers["optimizer/lr"], strict=True)
     assert ours == dict(zip(numbers["optimizer/names"].tolist(), rows, strict=True))
 
 
-def _theirs(name: str) -> str:
-    return name.removeprefix("vit.")
+def _theirs(name: str, case: str) -> str:
+    name = name.removeprefix("vit.")
+    return f"trans_cls_{name}" if case.startswith("conformer") and name.startswith("head.") else name
+
+
+def test_conformer_has_the_authors_tensors() -> None:
+    method, shapes, _ = method_of("conformer/small")
+    assert len(shapes) == 718
+    ours = {_theirs(name, "conformer"): tuple(value.shape) for name, value in method.state_dict().items()}
+    assert ours == shapes

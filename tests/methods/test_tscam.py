@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -10,7 +11,9 @@ import torch.nn.functional as F
 from torch import Tensor
 
 import wsolbench
+from wsolbench.backbones import create_backbone
 from wsolbench.config import TrainConfig
+from wsolbench.errors import UsageError, WsolbenchError
 from wsolbench.method import Method
 from wsolbench.types import Batch
 
@@ -133,3 +136,50 @@ def test_reads_the_layout_of_the_authors_checkpoints(batch: Batch, tmp_path: Pat
     fresh = wsolbench.create_method("tscam", num_classes=7, backbone="test_vit")
     fresh.load_checkpoint(tmp_path / "model_best.pth")
     assert torch.equal(fresh.localize(batch.images_BCHW).maps_Bhw, method.localize(batch.images_BCHW).maps_Bhw)
+
+
+@pytest.mark.parametrize(("classes", "heads_are_kept"), [(5, False), (9, True)])
+def test_conformer_starts_from_its_own_authors_file(tmp_path: Path, classes: int, heads_are_kept: bool) -> None:
+    """Of the plain classifiers TS-CAM's authors keep what has the right shape: at equal classes, all but one weight."""
+    source = wsolbench.create_method("tscam", num_classes=9, backbone="conformer_small_patch16")
+    plain = {name.removeprefix("vit."): value + 1 for name, value in source.state_dict().items()}
+    plain["trans_cls_head.bias"] = plain.pop("head.bias")
+    plain["trans_cls_head.weight"] = plain.pop("head.weight")[..., 0, 0]
+    torch.save(plain, tmp_path / "conformer.pth")
+    method = wsolbench.create_method("tscam", num_classes=classes, backbone="conformer_small_patch16")
+    assert method.load_checkpoint(tmp_path / "conformer.pth").name == "plain Conformer"
+    state = method.state_dict()
+    assert torch.equal(state["vit.conv1.weight"], plain["conv1.weight"])
+    if heads_are_kept:
+        assert torch.equal(state["head.bias"], plain["trans_cls_head.bias"])
+        assert torch.equal(state["vit.conv_cls_head.weight"], plain["conv_cls_head.weight"])
+
+
+@pytest.mark.parametrize("name", ["sat", "cam", "gradcam", "attention"])
+def test_conformer_is_refused_by_other_methods(name: str) -> None:
+    with pytest.raises(UsageError, match=r"conformer_small_patch16' works with method 'tscam' only"):
+        wsolbench.create_method(name, num_classes=3, backbone="conformer_small_patch16")
+
+
+def test_conformer_says_which_images_fit_and_that_it_has_no_weights() -> None:
+    method = wsolbench.create_method("tscam", num_classes=3, backbone="conformer_small_patch16")
+    assert method.localize(torch.zeros(1, 3, 64, 96)).maps_Bhw.shape == (1, 4, 6)
+    with pytest.raises(UsageError, match="multiples of 32, got 80x64"):
+        method.localize(torch.zeros(1, 3, 80, 64))
+    with pytest.raises(WsolbenchError, match="checkpoint=PATH"):
+        wsolbench.create_method("tscam", num_classes=3, backbone="conformer_small_patch16", pretrained=True)
+
+
+def test_class_bias_of_the_pretrained_classifier_is_kept_where_it_has_the_shape(tmp_path: Path) -> None:
+    """The authors drop what differs in shape: at equal classes that is the head's weight alone."""
+    pretrained = create_backbone("badges_vit.s0", num_classes=16, pretrained=True)
+    bias = pretrained.get_parameter("head.bias")
+    assert bias.abs().max() > 0
+    build: dict[str, Any] = {"backbone": "badges_vit.s0", "pretrained": True}
+    assert torch.equal(wsolbench.create_method("tscam", num_classes=16, **build).head.bias, bias)
+    assert wsolbench.create_method("tscam", num_classes=10, **build).head.bias.shape == (10,)
+    torch.save({"model": pretrained.state_dict()}, tmp_path / "vit.pth")
+    method = wsolbench.create_method("tscam", num_classes=16, backbone="badges_vit.s0")
+    assert not torch.equal(method.head.bias, bias)
+    method.load_checkpoint(tmp_path / "vit.pth")
+    assert torch.equal(method.head.bias, bias)

@@ -12,6 +12,7 @@ import torch.nn.functional as F
 from timm.models.vision_transformer import ParallelThingsBlock, VisionTransformer
 from torch import Tensor
 
+import wsolbench
 from wsolbench.errors import UsageError
 from wsolbench_methods._vit import (
     ConvHead,
@@ -145,3 +146,47 @@ def test_head_equals_convolution_and_global_average(grid: tuple[int, int]) -> No
     maps_BKhw = F.conv2d(patches_BPD.transpose(1, 2).reshape(3, 12, *grid), head.weight, head.bias, padding=1)
     torch.testing.assert_close(head.logits(patches_BPD, grid), maps_BKhw.mean((2, 3)))
     torch.testing.assert_close(head.class_map(patches_BPD, grid, classes_B), maps_BKhw[torch.arange(3), classes_B])
+
+
+@pytest.mark.parametrize(
+    ("backbone", "side", "grid"),
+    [
+        ("deit_tiny_distilled_patch16_224", 224, (14, 14)),  # two prefix tokens
+        ("vit_tiny_patch16_384", 384, (24, 24)),
+        ("vit_small_patch32_224", 224, (7, 7)),
+        ("deit3_small_patch16_224", 224, (14, 14)),  # layer scale, no position for the class token
+    ],
+)
+@pytest.mark.parametrize("name", ["sat", "tscam"])
+def test_maps_follow_the_grid_of_any_vit(name: str, backbone: str, side: int, grid: tuple[int, int]) -> None:
+    method = wsolbench.create_method(name, num_classes=3, backbone=backbone)
+    prediction = method.localize(torch.randn(1, 3, side, side))
+    assert prediction.maps_Bhw.shape == (1, *grid)
+    assert prediction.logits_BK is not None
+    assert prediction.logits_BK.isfinite().all()
+
+
+@pytest.mark.parametrize(
+    ("backbone", "reason"),
+    [
+        ("deit_smal_patch16_224", r"unknown backbone 'deit_smal_patch16_224', did you mean .*'deit_small_patch16_224'"),
+        ("resnet50", r"it is no Vision Transformer with a class token; it needs .* e\.g\. deit_small_patch16_224"),
+        (
+            "swin_tiny_patch4_window7_224",
+            r"it is no Vision Transformer with a class token; it needs .* e\.g\. deit_small",
+        ),
+        ("vit_base_patch16_siglip_224", r"it is no Vision Transformer with a class token"),
+    ],
+)
+@pytest.mark.parametrize("name", ["sat", "tscam"])
+def test_backbone_that_cannot_be_used_is_one_sentence(name: str, backbone: str, reason: str) -> None:
+    with pytest.raises(UsageError, match=reason) as caught:
+        wsolbench.create_method(name, num_classes=3, backbone=backbone)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("name", ["sat", "tscam", "cam", "attention"])
+def test_image_that_does_not_fit_is_one_sentence(name: str) -> None:
+    method = wsolbench.create_method(name, num_classes=3, backbone="deit_tiny_patch16_224")
+    with pytest.raises(UsageError, match="the backbone takes 224x224 images, got 64x96"):
+        method.localize(torch.zeros(1, 3, 64, 96))

@@ -32,6 +32,8 @@ _REGISTERED = (
     _wsol_resnet50,
     _wsol_vgg16,
 )  # imported for what they register
+# Networks that only one method can read, and brings along itself; others refuse them by name.
+_BESPOKE = {"conformer_small_patch16": "tscam"}
 _REMOTE = ("hf-hub:", "hf_hub:", "local-dir:")  # timm's own prefixes for weights outside its registry
 
 
@@ -49,6 +51,11 @@ def create_backbone(name: str, *, num_classes: int, pretrained: bool, **kwargs: 
         WsolbenchError: the pretrained weights could not be had.
     """
     _check(name)
+    if name in _BESPOKE:
+        raise UsageError(
+            f"backbone '{name}' works with method '{_BESPOKE[name]}' only: its classes come from two branches at once; "
+            "take e.g. deit_small_patch16_224 or resnet50"
+        )
     if not pretrained:
         model: nn.Module = timm.create_model(name, pretrained=False, num_classes=num_classes, **kwargs)
         return model
@@ -67,9 +74,14 @@ def create_backbone(name: str, *, num_classes: int, pretrained: bool, **kwargs: 
 
 
 @cache
-def family(name: str) -> Literal["vit", "cnn"]:
-    """ "vit" for timm's VisionTransformer with a class token, else "cnn"; decided on a model without memory."""
+def family(name: str) -> Literal["vit", "cnn", "conformer"]:
+    """ "vit" for timm's VisionTransformer with a class token, else "cnn"; decided on a model without memory.
+
+    "conformer" is no timm model: methods that can read it bring it along.
+    """
     _check(name)
+    if name in _BESPOKE:
+        return "conformer"
     try:
         with torch.device("meta"):
             model = timm.create_model(name, pretrained=False)
@@ -79,7 +91,7 @@ def family(name: str) -> Literal["vit", "cnn"]:
 
 
 def _check(name: str) -> None:
-    if name.startswith(_REMOTE):
+    if name.startswith(_REMOTE) or name in _BESPOKE:
         return
     architecture, _, tag = name.partition(".")
     if timm.is_model(architecture):
@@ -88,7 +100,7 @@ def _check(name: str) -> None:
             return
         close = [other for other in known if other.partition(".")[0] == architecture]
     else:
-        known = timm.list_models() + list_backbones()
+        known = [*timm.list_models(), *list_backbones(), *_BESPOKE]
         close = difflib.get_close_matches(name, known, n=3) or difflib.get_close_matches(architecture, known, n=3)
     hint = f", did you mean {' or '.join(repr(other) for other in close)}?" if close else "."
     raise UsageError(
