@@ -136,15 +136,15 @@ def scan_maps(
     iou_MBL = np.empty((single + multi, len(q_BHW), LEVELS))
     boxes_BL4 = np.zeros((len(q_BHW), LEVELS, 4), np.int16)
 
-    def work(index: int) -> None:
-        iou_MBL[:, index], boxes_BL4[index] = scan(q_BHW[index], truth[index], single=single, multi=multi)
+    def work(first: int) -> None:
+        for index in range(first, len(q_BHW), threads):
+            iou_MBL[:, index], boxes_BL4[index] = scan(q_BHW[index], truth[index], single=single, multi=multi)
 
     if threads > 1:
         with ThreadPoolExecutor(threads) as pool:
-            list(pool.map(work, range(len(q_BHW))))
+            list(pool.map(work, range(threads)))
     else:
-        for index in range(len(q_BHW)):
-            work(index)
+        work(0)
     return Scan(iou_MBL, boxes_BL4, q_BHW, q_BHW.max(axis=(1, 2)))
 
 

@@ -17,8 +17,10 @@ from pathlib import Path
 
 import cv2
 import numpy as np
+import torch
 
 from wsolbench.boxes import iou_matrix, normalize_maps, scan_maps
+from wsolbench.profile import context
 
 SIDE = 224
 TRUTH = np.array([[56, 40, 170, 180]])
@@ -140,7 +142,7 @@ def measure(kind, contours, interval, truth, maps, repeats):
 
 
 def two_threads(maps, repeats):
-    """Median of the ratio of one thread's time to two threads', on a batch of CAM-like maps, both contour modes."""
+    """Median ratio of one thread's time to two threads', and its interval; CAM-like maps, both contour modes."""
     rng = np.random.default_rng(1)
     batch = np.stack([cam_like(rng) for _ in range(maps)])
     truth = [TRUTH] * maps
@@ -149,7 +151,7 @@ def two_threads(maps, repeats):
         _seconds(scan_maps, batch, truth, "both", 1) / _seconds(scan_maps, batch, truth, "both", 2)
         for _ in range(repeats)
     ]
-    return np.percentile(ratios, [2.5, 50, 97.5])
+    return np.median(ratios), _interval([[ratio] for ratio in ratios], rng)
 
 
 def main():
@@ -172,9 +174,11 @@ def main():
                     )
                     rows.append(measure(kind, contours, interval, truth, *few))
                     print(*rows[-1].values(), sep=" | ", flush=True)
-    low, middle, high = two_threads(64, 20)
-    print(f"two threads: {middle:.2f}x of one ({low:.2f} to {high:.2f}), 64 CAM-like maps, both contour modes")
+    median, (low, high) = two_threads(64, 40)
+    print(f"two threads: {median:.2f}x as fast as one ({low:.2f} to {high:.2f}), 64 CAM-like maps, both contour modes")
     if arguments.out is not None:
+        about = context(torch.device("cpu"))
+        rows = [row | about for row in rows]
         with arguments.out.open("w", newline="", encoding="utf-8") as file:
             writer = csv.DictWriter(file, rows[0], lineterminator="\n")
             writer.writeheader()
