@@ -8,11 +8,11 @@ import pytest
 
 from wsolbench.compose import expand
 from wsolbench.config import from_yaml, to_yaml
-from wsolbench.embedded import list_backbones
+from wsolbench.listing import list_section
 from wsolbench.recipes import CONF
 from wsolbench.registry import DATASETS, METHODS
 
-EMBEDDED = {*list_backbones()}
+EMBEDDED = {name for name, _, where in list_section("backbones") if where.endswith(".safetensors")}
 EXPERIMENTS = sorted((CONF / "experiment").glob("*.yaml"))
 
 
