@@ -164,13 +164,21 @@ def decay_groups(
 
 
 def classifier_groups(classifier: nn.Module, train_config: TrainConfig) -> list[dict[str, Any]] | None:
-    """Optimizer groups that a network brings with it in `optimizer_groups`, as the `wsol_*` backbones do; None: none."""
+    """Optimizer groups that a network brings with it in `optimizer_groups`, as the `wsol_*` backbones do; None: none.
+
+    >>> classifier_groups(nn.Linear(2, 3), TrainConfig()) is None
+    True
+    """
     groups = getattr(classifier, "optimizer_groups", None)
     return None if groups is None else cast(list[dict[str, Any]], groups(train_config))
 
 
 def classifier_layout(classifier: nn.Module) -> Layout:
-    """Checkpoints that hold nothing but the classifier: timm's, ours, or the authors' where the network names them."""
+    """Checkpoints that hold nothing but the classifier: timm's, ours, or the authors' where the network names them.
+
+    >>> classifier_layout(nn.Linear(2, 3)).name
+    'plain classifier'
+    """
     return prefixed(getattr(classifier, "authors", "plain classifier"), "classifier.")
 
 

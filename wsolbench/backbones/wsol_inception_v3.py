@@ -4,6 +4,7 @@ Inception-v3 (Szegedy et al., CVPR 2016), https://arxiv.org/abs/1512.00567, up t
 head of SPG (Zhang et al., ECCV 2018), https://arxiv.org/abs/1807.08860, in the version of Choe et al., CVPR 2020,
 https://arxiv.org/abs/2001.07437. Padding differs from torchvision's network, whose blocks it uses, and Mixed_6a keeps the
 resolution: a pooling before it, left out of the 28x28 version, halves it instead. No auxiliary classifier.
+Checkpoints do not tell the two versions apart.
 
 The reference classifies at each place and averages the class maps; here pooled features are classified, which is the same
 by linearity and makes no K maps.

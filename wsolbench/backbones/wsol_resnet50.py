@@ -3,7 +3,7 @@
 Deep Residual Learning (He et al., CVPR 2016), https://arxiv.org/abs/1512.03385, in the version of Choe et al., CVPR 2020,
 https://arxiv.org/abs/2001.07437. It is timm's ResNet (stride on the 3x3 convolution) but for the strides: the last stage
 has none, and of the 28x28 version the third has none either; nothing is dilated. Keys are those of torchvision and of the
-reference's checkpoints.
+reference's checkpoints, which do not tell the two versions apart.
 """
 
 from __future__ import annotations
