@@ -54,7 +54,7 @@ def expand(
 
     if not methods:
         raise UsageError(f"no method asked for. Known: {', '.join(METHODS.names())}")
-    classes = {name: METHODS.get(name) for name in methods}
+    classes = {METHODS.canonical(name): METHODS.get(name) for name in methods}
     dataset_class = DATASETS.get(dataset)
     choices = parse_overrides(overrides)
     flags = {"seed": seeds, "backbone": backbone, "device": device, "root": root, "out": out}
