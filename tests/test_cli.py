@@ -137,6 +137,10 @@ def test_the_command_line_is_frozen() -> None:
     verbs = parsers_of(build_parser())
     frozen = {
         "run": "--methods --dataset --root --backbone --protocol --seeds --device --out --config --rerun",
+        "evaluate": (
+            "--maps --dataset --root --split --logits --map-kind --convention --geometry --interval --contours "
+            "--name --backbone --val-maps --out --rerun"
+        ),
         "leaderboard": "results --format --write",
         "profile": "--methods --dataset --backbone --device --batch-size --image-size --out",
         "list": "what",
@@ -238,7 +242,7 @@ def test_run_repeats_a_config_file(stage: Stage, tmp_path: Path, capsys: pytest.
     ("words", "sentence"),
     [
         ("rnu", "unknown verb 'rnu', did you mean 'run'?"),
-        ("evaluate", "unknown verb 'evaluate'"),
+        ("evaluate", "the following arguments are required: --maps, --dataset"),
         ("--methods", "'--methods' needs a verb before it"),
         ("run", "say what to run with --methods A,B. Known: cam, center-box, sat"),
         ("run --methods satt", "unknown method 'satt', did you mean 'sat'?"),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import doctest
 import importlib
 import re
+import shlex
 import sys
 from pathlib import Path
 from types import ModuleType
@@ -73,6 +74,31 @@ def test_the_data_set_of_the_page_reads_its_files(example: Any, tmp_path: Path) 
     flipped = [split.sample(0, torch.Generator().manual_seed(seed)).image_CHW for seed in range(8)]
     assert {image.equal(sample.image_CHW) for image in flipped} == {True, False}
     assert len(pets.fingerprint()) == 64
+
+
+def test_the_maps_of_the_page_are_scored(example: Any, tmp_path: Path, monkeypatch: Any, capsys: Any) -> None:
+    from wsolbench.cli import main
+    from wsolbench.record import read_record
+
+    monkeypatch.chdir(tmp_path)
+    example("evaluate.md")
+    page = (ROOT / "docs" / "evaluate.md").read_text(encoding="utf-8")
+    (commands,) = re.findall(r"```sh\n(.*?)```", page, re.DOTALL)
+    for command in commands.splitlines():
+        program, *words = shlex.split(command)
+        assert program == "wsolbench"
+        assert main(words) == 0
+    assert "brightness" in capsys.readouterr().out
+    (path,) = tmp_path.glob("results/runs/badges/brightness/-/external/s0-*/record.json")
+    record = read_record(path)
+    columns = {cell.column for cell in record.cells}
+    assert {"GT-known@val", "MaxBoxAcc", "MaxBoxAccV2", "PxAP"} <= columns
+    flags = set(re.findall(r"^\| `(--[a-z-]+)|, `(--[a-z-]+)", page, re.MULTILINE))
+    documented = {flag for pair in flags for flag in pair if flag} | {"--maps", "--dataset", "--root"}
+    from wsolbench.cli import build_parser, parsers_of
+
+    actions = parsers_of(build_parser())["evaluate"]._actions
+    assert {action.option_strings[-1] for action in actions} - {"--help"} == documented
 
 
 def test_the_examples_of_the_metrics_page_give_what_it_says() -> None:

@@ -175,6 +175,45 @@ def test_batches_join_to_the_whole(case, levels):
         Levels.concat([])
 
 
+def test_blocks_of_images_do_not_show(case, levels, monkeypatch):
+    monkeypatch.setattr(wsolbench.levels, "BLOCK", 7)
+    grid = threshold_grid(0.01)
+    pieces = [score(case, slice(index, index + 1)).hits(grid)[0] for index in range(COUNT)]
+    np.testing.assert_array_equal(levels.hits(grid), pieces)
+    drawn = np.random.default_rng(0).integers(0, 3, (5, COUNT))
+    want = [(row[:, None] * levels.hits(grid)).sum(0).max() / row.sum() for row in drawn]
+    np.testing.assert_allclose(best_of(levels.hits(grid))(drawn.astype(np.float32)), want, rtol=0, atol=1e-12)
+
+
+def test_equal_thresholds_are_dropped_and_the_first_is_kept(levels):
+    grid = threshold_grid(0.001)
+    kept = levels.distinct(grid)
+    assert set(kept) < set(grid)
+    assert len(kept) >= 255
+    at = np.searchsorted(kept, grid, side="right") - 1  # the kept threshold that stands for each
+    np.testing.assert_array_equal(levels.hits(kept)[:, at], levels.hits(grid))
+    narrow = dataclasses.replace(levels, qmax=np.full(COUNT, 3, np.uint8))
+    assert len(narrow.distinct(grid)) == 3
+
+
+def test_masks_without_boxes(case, tmp_path):
+    maps, _, logits, labels, masks = case
+    ids = [f"img{i}" for i in range(COUNT)]
+    levels = score_maps(maps, None, labels, label_rank(logits, labels), logits.argmax(1), ids, masks)
+    boxed = score(case)
+    for name in ("ids", "labels", "ranks", "predictions", "qmax", "otsu", "foreground", "background"):
+        np.testing.assert_array_equal(getattr(levels, name), getattr(boxed, name))
+    save_levels(tmp_path / "levels.npz", {"test": levels})
+    loaded = load_levels(tmp_path / "levels.npz")["test"]
+    assert loaded.packed is None
+    assert loaded.pxap()["value"] == boxed.pxap()["value"]
+    assert loaded.topk_accuracy(1) == boxed.topk_accuracy(1)
+    with pytest.raises(UsageError, match="masks and no boxes: box metrics are not defined"):
+        loaded.max_box_acc()
+    with pytest.raises(ValueError, match="boxes for all parts or for none"):
+        Levels.concat([levels, boxed])
+
+
 def test_file_round_trip_is_deterministic_and_atomic(case, levels, tmp_path):
     splits = {"val": score(case, slice(0, 9), masked=False), "test": levels}
     path = tmp_path / "levels.npz"

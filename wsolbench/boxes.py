@@ -107,7 +107,8 @@ class Scan(NamedTuple):
 
     iou_MBL: npt.NDArray[np.float64]  # best IoU with any of the image's boxes, per contour mode, single before multi
     boxes_BL4: npt.NDArray[np.int16]  # box of the largest contour; zeros unless the mode is among those asked for
-    qmax_B: npt.NDArray[np.uint8]  # largest quantised value
+    q_BHW: npt.NDArray[np.uint8]  # the maps as they were cut, quantised
+    qmax_B: npt.NDArray[np.uint8]  # their largest values
 
 
 def scan_maps(
@@ -135,16 +136,16 @@ def scan_maps(
     iou_MBL = np.empty((single + multi, len(q_BHW), LEVELS))
     boxes_BL4 = np.zeros((len(q_BHW), LEVELS, 4), np.int16)
 
-    def work(index: int) -> None:
-        iou_MBL[:, index], boxes_BL4[index] = scan(q_BHW[index], truth[index], single=single, multi=multi)
+    def work(first: int) -> None:
+        for index in range(first, len(q_BHW), threads):
+            iou_MBL[:, index], boxes_BL4[index] = scan(q_BHW[index], truth[index], single=single, multi=multi)
 
     if threads > 1:
         with ThreadPoolExecutor(threads) as pool:
-            list(pool.map(work, range(len(q_BHW))))
+            list(pool.map(work, range(threads)))
     else:
-        for index in range(len(q_BHW)):
-            work(index)
-    return Scan(iou_MBL, boxes_BL4, q_BHW.max(axis=(1, 2)))
+        work(0)
+    return Scan(iou_MBL, boxes_BL4, q_BHW, q_BHW.max(axis=(1, 2)))
 
 
 def best_iou_per_level(

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from functools import partial
 
+import numpy as np
+
 from wsolbench.boxes import threshold_grid
-from wsolbench.levels import IOUS, Levels, Statistic, best_of, mean_of
+from wsolbench.levels import IOUS, Levels, Statistic, best_of, interval_of, mean_of
 from wsolbench.metrics.robustness import area_of, plateau_of, robustness
 from wsolbench.protocol import AnnotationReader, Threshold
 from wsolbench.record import Cell
@@ -15,10 +17,13 @@ V1_INTERVAL = 0.01  # MaxBoxAcc is defined on 100 thresholds,
 V2_INTERVAL = 0.001  # MaxBoxAccV2 on 1,000, whatever a selector chooses among
 
 
-def compute_cells(levels: Levels, threshold: Threshold, reader: AnnotationReader, interval: float) -> list[Cell]:
-    """All metrics on the test outcomes. Class metrics and Top-k Loc are left out where there is no classifier.
+def compute_cells(
+    levels: Levels, threshold: Threshold | None, reader: AnnotationReader, interval: float, split: str = "test"
+) -> list[Cell]:
+    """All metrics on the outcomes of the evaluated split.
 
-    The interval of an oracle cell chooses the threshold anew in every resample. PxAP pools the pixels of all images, so
+    Class metrics and Top-k Loc are left out where there is no classifier; box metrics where there are no boxes, and so
+    no threshold. The interval of an oracle cell chooses the threshold anew in every resample. PxAP pools the pixels of all images, so
     it has no interval over images.
     """
     has_classes = bool((levels.ranks >= 0).all())
@@ -26,12 +31,13 @@ def compute_cells(levels: Levels, threshold: Threshold, reader: AnnotationReader
     if has_classes:
         for k in (1, 5):
             cells.append(_cell(levels, f"Top-{k} Cls", levels.topk_accuracy(k), mean_of(levels.in_top(k))))
-    cells += _at_threshold(levels, threshold, interval, has_classes)
-    cells += _max_box_acc(levels, reader)
-    cells += _curve(levels, reader)
+    if threshold is not None:
+        cells += _at_threshold(levels, threshold, interval, has_classes)
+        cells += _max_box_acc(levels, reader, split)
+        cells += _curve(levels, reader, split)
     pixels = levels.pxap()
     if pixels is not None:
-        peak = reader.choose_on("test", levels, "peak IoU over thresholds", "masks")
+        peak = reader.choose_on(split, levels, "peak IoU over thresholds", "masks")
         cells += [Cell("PxAP", pixels["value"]), Cell("pIoU", pixels["piou"], oracle=peak)]
     return cells
 
@@ -39,7 +45,7 @@ def compute_cells(levels: Levels, threshold: Threshold, reader: AnnotationReader
 def _at_threshold(levels: Levels, threshold: Threshold, interval: float, has_classes: bool) -> list[Cell]:
     """GT-known Loc and Top-k Loc; one threshold, the one chosen for GT-known, serves them all."""
     hits = levels.hits(threshold.value)
-    grid_hits = levels.hits(threshold_grid(interval))
+    grid_hits = levels.hits(levels.distinct(threshold_grid(interval)))
     cell = partial(_cell, threshold=threshold.value, threshold_by=threshold.by, oracle=threshold.oracle)
     gt_known = best_of(grid_hits) if threshold.oracle else mean_of(hits)
     cells = [cell(levels, "GT-known", levels.gt_known_loc(threshold.value), gt_known)]
@@ -52,19 +58,20 @@ def _at_threshold(levels: Levels, threshold: Threshold, interval: float, has_cla
     return cells
 
 
-def _max_box_acc(levels: Levels, reader: AnnotationReader) -> list[Cell]:
-    """MaxBoxAcc and MaxBoxAccV2: the best threshold on the test images themselves, an oracle by definition."""
-    oracle = reader.choose_on("test", levels, "maximum over thresholds (MaxBoxAcc, MaxBoxAccV2)")
-    single = best_of(levels.hits(threshold_grid(V1_INTERVAL)))
+def _max_box_acc(levels: Levels, reader: AnnotationReader, split: str) -> list[Cell]:
+    """MaxBoxAcc and MaxBoxAccV2: the best threshold on the evaluated images themselves, an oracle by definition."""
+    oracle = reader.choose_on(split, levels, "maximum over thresholds (MaxBoxAcc, MaxBoxAccV2)")
+    single = best_of(levels.hits(levels.distinct(threshold_grid(V1_INTERVAL))))
     cells = [_cell(levels, "MaxBoxAcc", levels.max_box_acc(interval=V1_INTERVAL), single, oracle=oracle)]
-    grid = threshold_grid(V2_INTERVAL)
-    per_iou = [levels.hits(grid, iou, "multi") for iou in IOUS]
-    cells.append(_cell(levels, "MaxBoxAccV2", levels.max_box_acc_v2(), best_of(*per_iou), oracle=oracle))
-    for iou, hits in zip(IOUS, per_iou, strict=True):
-        name = f"MaxBoxAccV2@.{round(10 * iou)}"
+    # IoU levels one after the other: a matrix of 50,000 images takes 13 MB, and the resamples are the same for each
+    grid, resampled, per_iou = levels.distinct(threshold_grid(V2_INTERVAL)), [], []
+    for iou in IOUS:
+        resampled.append(levels.resample(best_of(levels.hits(grid, iou, "multi")), RESAMPLES))
         value = levels.max_box_acc("multi", (iou,), V2_INTERVAL)
-        cells.append(_cell(levels, name, value, best_of(hits), oracle=oracle))
-    return cells
+        name = f"MaxBoxAccV2@.{round(10 * iou)}"
+        per_iou.append(Cell(name, value, *interval_of(resampled[-1]), oracle=oracle))
+    v2 = interval_of(np.mean(resampled, axis=0))
+    return [*cells, Cell("MaxBoxAccV2", levels.max_box_acc_v2(), *v2, oracle=oracle), *per_iou]
 
 
 def _curve(levels: Levels, reader: AnnotationReader, split: str = "test") -> list[Cell]:

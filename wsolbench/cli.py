@@ -54,7 +54,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 2 if isinstance(error, UsageError) else 1
     except KeyboardInterrupt:
         again = f"; what was done is saved, resume with the same command: wsolbench {shlex.join(words)}"
-        print(f"\nwsolbench: interrupted{again if words[:1] == ['run'] else ''}", file=sys.stderr)
+        print(f"\nwsolbench: interrupted{again if words[:1] in (['run'], ['evaluate']) else ''}", file=sys.stderr)
         return 130
     except BrokenPipeError:  # the reader of a pipe, e.g. head, has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -126,6 +126,61 @@ def build_parser() -> argparse.ArgumentParser:
     run.add_argument("--out", metavar="DIR", help="where runs are kept (default: results)")
     run.add_argument("--config", metavar="FILE", help="repeat the run that wrote this config.yaml")
     run.add_argument("--rerun", action="store_true", help="run again what is already done")
+
+    evaluate = verb(
+        "evaluate",
+        _evaluate,
+        "Score maps made by any code: <id>.npy files in a folder, or one .npz. See docs/evaluate.md.",
+        "wsolbench evaluate --maps my-maps --dataset badges --map-kind raw --name mine",
+    )
+    evaluate.add_argument(
+        "--maps", metavar="PATH", required=True, help="folder of <id>.npy files, or a .npz with ids as keys"
+    )
+    evaluate.add_argument("--dataset", metavar="NAME", required=True, help="see 'wsolbench list datasets'")
+    evaluate.add_argument("--root", metavar="PATH", help="folder in which the data set lies")
+    evaluate.add_argument(
+        "--split", metavar="NAME", default="test", help="whose maps they are: test or val (default: test)"
+    )
+    evaluate.add_argument(
+        "--logits", metavar="FILE", help="class scores, .npy [images, classes] or .npz, for Top-1 and Top-5"
+    )
+    evaluate.add_argument(
+        "--map-kind",
+        metavar="KIND",
+        default="score",
+        help="score: float64 in [0, 1] at the evaluation resolution; raw: any size and type (default: score)",
+    )
+    evaluate.add_argument(
+        "--convention",
+        metavar="NAME",
+        default="reference",
+        help="also print what a paper's own evaluator would (sat, ...)",
+    )
+    evaluate.add_argument(
+        "--geometry",
+        metavar="NAME",
+        default="resize",
+        help="what the maps show: resize or centre-crop (default: resize)",
+    )
+    evaluate.add_argument(
+        "--interval",
+        metavar="X",
+        type=float,
+        default=0.01,
+        help="step between thresholds, in columns of its own (default: 0.01)",
+    )
+    evaluate.add_argument(
+        "--contours", metavar="KIND", default="single", help="single or multi, in columns of its own (default: single)"
+    )
+    evaluate.add_argument(
+        "--name", metavar="METHOD", help="in the leaderboard (default: the name of the folder or file)"
+    )
+    evaluate.add_argument(
+        "--backbone", metavar="NAME", default="-", help="what the maps were made with, for the leaderboard"
+    )
+    evaluate.add_argument("--val-maps", metavar="PATH", help="maps of val, whose boxes then choose the threshold")
+    evaluate.add_argument("--out", metavar="DIR", default="results", help="where runs are kept (default: results)")
+    evaluate.add_argument("--rerun", action="store_true", help="score again what is already done")
 
     board = verb(
         "leaderboard",
@@ -238,6 +293,26 @@ def _run(arguments: argparse.Namespace, overrides: list[str]) -> int:
         print(f"failed: {what}: {outcome.reason}", file=sys.stderr)
     _print(render([outcome.record for outcome in outcomes if outcome.record is not None], "table"))
     return 1 if failed else 0
+
+
+def _evaluate(arguments: argparse.Namespace, rest: list[str]) -> int:
+    check_writable(Path(arguments.out))
+    from wsolbench.external import evaluate_maps
+    from wsolbench.external_job import Request
+    from wsolbench.leaderboard import render
+
+    same = ("maps", "root", "split", "logits", "map_kind", "convention", "geometry", "interval", "contours")
+    request = Request(
+        dataset={"name": arguments.dataset},
+        **{name: getattr(arguments, name) for name in (*same, "name", "backbone", "val_maps", "out")},
+    )
+    outcome = evaluate_maps(request, rerun=arguments.rerun)
+    print(
+        f"{request.method} on {arguments.dataset}/{arguments.split}: {outcome.status}{outcome.reason and f' ({outcome.reason})'}"
+    )
+    _print(render([outcome.record], "table"))
+    print(f"record: {outcome.directory / 'record.json'}")
+    return 0
 
 
 def _leaderboard(arguments: argparse.Namespace, rest: list[str]) -> int:

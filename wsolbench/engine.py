@@ -123,7 +123,7 @@ def _carry_out(job: Job, session: Session, about: dict[str, Any], rerun: bool) -
 
     # evaluate: outcomes at every threshold, on the images of val that may be looked at and on test
     splits = {"val": job.val_split, "test": job.dataset.split("test")}
-    geometry = Geometry(info.resolution_HW, info.has_masks)
+    geometry = Geometry(info.resolution_HW, info.has_masks, info.has_boxes)
     reader = AnnotationReader()
     evaluated = {
         name: evaluate(
@@ -144,13 +144,14 @@ def _carry_out(job: Job, session: Session, about: dict[str, Any], rerun: bool) -
     levels = {name: each.levels() for name, each in parts.items()}
     save_levels(folder / "levels.npz", levels)
 
-    # select: the checkpoint is the last one; the threshold is chosen by the protocol's selector
-    threshold = reader.choose_threshold(config.protocol.threshold, levels, config.evaluate.interval)
+    # select: the checkpoint is the last one; the threshold is chosen by the protocol's selector, if there are boxes
+    threshold = None
+    if info.has_boxes:
+        threshold = reader.choose_threshold(config.protocol.threshold, levels, config.evaluate.interval)
 
     # record
-    judged = {
-        name: judge_images(name, each, splits[name], geometry, threshold.value, reader) for name, each in parts.items()
-    }
+    at = None if threshold is None else threshold.value
+    judged = {name: judge_images(name, each, splits[name], geometry, at, reader) for name, each in parts.items()}
     write_bytes(folder / "images.csv.gz", outcomes_csv(judged))
     cells = compute_cells(levels["test"], threshold, reader, config.evaluate.interval)
     speed = {"eval_images_per_second": evaluated["test"].images_per_second}
@@ -175,7 +176,7 @@ def _carry_out(job: Job, session: Session, about: dict[str, Any], rerun: bool) -
             "classifier": fitted.classifier,
         },
         notes=_notes(job, fitted),
-        errors=judged["test"].errors.counts(),
+        errors=judged["test"].error_counts(),
     )
 
 
@@ -321,7 +322,7 @@ def _ledger(job: Job, reader: AnnotationReader, splits: dict[str, Split]) -> dic
         "optimizer_steps": job.plan.steps if trained else 0,
         "annotations": reader.uses(),
         "checkpoint": config.protocol.checkpoint,
-        "threshold": config.protocol.threshold,
+        "threshold": config.protocol.threshold if job.dataset.info.has_boxes else None,
         "weights": job.weights,
         "start": config.checkpoint and {"path": config.checkpoint, "sha256": job.identity["checkpoint"]},
         "seeds": [config.seed],

@@ -21,7 +21,8 @@ from wsolbench.errors import WsolbenchError
 from wsolbench.interrupt import Interrupt
 from wsolbench.levels import Scored
 from wsolbench.method import Method
-from wsolbench.outcomes import Geometry, Parts, prepare_scoring, score_annotated
+from wsolbench.outcomes import Geometry, prepare_scoring, score_annotated
+from wsolbench.parts import Part, Parts
 from wsolbench.progress import Reporter
 from wsolbench.protocol import AnnotationReader
 from wsolbench.types import Annotation, Batch, Prediction
@@ -56,12 +57,11 @@ def evaluate(
     what is finished is saved; batches keep their boundaries, so resuming cannot change a number.
     """
     prepare_scoring(reporter)
-    parts = Parts(folder, name)
+    parts = Parts(folder, name, config.save_every)
     done = parts.load()
     method.to(device).eval()
     clock = _Clock()
     pending: deque[Future[Scored]] = deque()
-    saved_at = time.monotonic()
     with (
         ThreadPoolExecutor(1) as scorer,
         reporter.bar(f"evaluate {name}", len(split), done=done) as advance,
@@ -70,7 +70,8 @@ def evaluate(
 
         def collect(keep: int) -> None:
             while len(pending) > keep:
-                parts.add(pending.popleft().result())
+                scored = pending.popleft().result()
+                parts.add(Part({"boxes": scored.boxes_BL4}, scored.levels))
 
         for batch in eval_batches(split, batch_size=config.batch_size, workers=config.workers, skip=done):
             torch.manual_seed(stable_seed("evaluate", seed, name, batch.ids[0]))  # for methods that draw
@@ -80,13 +81,13 @@ def evaluate(
             pending.append(scorer.submit(_score, batch, prediction, annotations, geometry, config.threads))
             collect(QUEUE)
             advance(len(batch.ids))
-            if interrupt.requested or parts.is_large() or time.monotonic() - saved_at >= config.save_every:
+            if interrupt.requested or parts.is_due():
                 collect(0)
                 parts.flush()
-                saved_at = time.monotonic()
             if interrupt.requested:
                 raise KeyboardInterrupt
         collect(0)
+        parts.flush()
     return Evaluated(parts, clock.rate())
 
 

@@ -8,9 +8,8 @@ chosen elsewhere, Otsu per image, and their bootstrap intervals. Numbers equal t
 
 from __future__ import annotations
 
-import math
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, Self, TypeAlias, cast
@@ -42,6 +41,7 @@ from wsolbench.metrics.functional import (
 
 IOUS = (0.3, 0.5, 0.7)
 PIXEL_INTERVAL = 0.001
+BLOCK = 1024  # images looked up at a time, so that memory does not grow with their number
 SCHEMA = 1
 
 Floats: TypeAlias = npt.NDArray[np.float64]
@@ -59,7 +59,8 @@ class Levels:
     predictions: npt.NDArray[np.int32]  # [n] predicted class; -1: no class scores
     qmax: npt.NDArray[np.uint8]  # [n] largest quantised value of the map
     otsu: npt.NDArray[np.uint8]  # [n] Otsu level of the quantised map
-    packed: npt.NDArray[np.uint8]  # [n, 2, 3, 32] single and multi x IOUS x 255 levels, packed bits
+    # [n, 2, 3, 32] single and multi x IOUS x 255 levels, packed bits; None: the images have no boxes
+    packed: npt.NDArray[np.uint8] | None = None
     foreground: npt.NDArray[np.int64] | None = None  # [1002] pooled pixel histograms of PxAP, where masks exist
     background: npt.NDArray[np.int64] | None = None
 
@@ -68,11 +69,13 @@ class Levels:
 
     @classmethod
     def concat(cls, parts: Sequence[Self]) -> Self:
-        """Join batches or shards of one split; all or none of them hold pixel histograms."""
+        """Join batches or shards of one split; all or none of them hold box outcomes, and pixel histograms."""
         if not parts:
             raise ValueError("expected at least one part, got none")
         if len({part.foreground is None for part in parts}) > 1:
             raise ValueError("expected masks for all parts or for none")
+        if len({part.packed is None for part in parts}) > 1:
+            raise ValueError("expected boxes for all parts or for none")
         joined: dict[str, Any] = {}
         for name in (field.name for field in fields(cls)):
             columns = [getattr(part, name) for part in parts]
@@ -82,20 +85,42 @@ class Levels:
 
     # --- per image -------------------------------------------------------------------------------------------------
 
-    def hits_per_level(self, iou: float = 0.5, contours: Contours = "single") -> npt.NDArray[np.bool_]:
-        """Say which images are correct at each level of their own quantised map: bool [n, 255]."""
+    def hits_per_level(
+        self, iou: float = 0.5, contours: Contours = "single", rows: slice = slice(None)
+    ) -> npt.NDArray[np.bool_]:
+        """Say which images (`rows` of them) are correct at each level of their own quantised map: bool [n, 255]."""
         if iou not in IOUS:
             raise unknown("IoU level", str(iou), map(str, IOUS))
         check_contours(contours)
-        bits = np.unpackbits(self.packed[:, int(contours == "multi"), IOUS.index(iou)], axis=-1, count=LEVELS)
+        if self.packed is None:
+            raise UsageError("the images have masks and no boxes: box metrics are not defined on them")
+        bits = np.unpackbits(self.packed[rows, int(contours == "multi"), IOUS.index(iou)], axis=-1, count=LEVELS)
         return bits.view(np.bool_)
 
     def hits(self, thresholds: npt.ArrayLike, iou: float = 0.5, contours: Contours = "single") -> npt.NDArray[np.bool_]:
         """Say which images are correct at each threshold: bool [n, T], or [n] for one number."""
-        levels = level_of(thresholds, self.qmax)
-        columns = levels.reshape(len(self), math.prod(levels.shape[1:]))
-        found = np.take_along_axis(self.hits_per_level(iou, contours), columns, axis=1)
-        return found.reshape(levels.shape)
+        wanted = np.asarray(thresholds, np.float64)
+        found = np.empty((len(self), wanted.size), np.bool_)
+        for rows, hits_BT in self._hit_blocks(wanted, iou, contours):
+            found[rows] = hits_BT
+        return found.reshape(len(self), *wanted.shape)
+
+    def distinct(self, thresholds: npt.ArrayLike) -> Floats:
+        """Those of the ascending thresholds [T] that cut any of the maps otherwise than the one before: at most a few hundred."""
+        wanted = np.asarray(thresholds, np.float64)
+        levels_UT = level_of(wanted, np.unique(self.qmax))
+        kept: Floats = wanted[np.append(True, (np.diff(levels_UT, axis=1) != 0).any(0))]
+        return kept
+
+    def _hit_blocks(
+        self, thresholds: Floats, iou: float, contours: Contours
+    ) -> Iterator[tuple[slice, npt.NDArray[np.bool_]]]:
+        """`hits` of some images at a time: levels of 50,000 images at 1,000 thresholds would take 400 MB."""
+        for first in range(0, len(self), BLOCK):
+            rows = slice(first, first + BLOCK)
+            levels = level_of(thresholds, self.qmax[rows])
+            columns = levels.reshape(len(levels), thresholds.size)
+            yield rows, np.take_along_axis(self.hits_per_level(iou, contours, rows), columns, axis=1)
 
     def hits_otsu(self, iou: float = 0.5, contours: Contours = "single") -> npt.NDArray[np.bool_]:
         """Say which images are correct when each map is cut at its own Otsu level: bool [n]."""
@@ -118,7 +143,10 @@ class Levels:
     ) -> BoxSummary:
         """Return what `MaxBoxAcc(contours, ious, interval)` computes: value, per IoU, hits, best thresholds."""
         grid = threshold_grid(interval)
-        hits_IT = np.stack([self.hits(grid, iou, contours).sum(0) for iou in ious])
+        hits_IT = np.zeros((len(ious), len(grid)), np.int64)
+        for counts_T, iou in zip(hits_IT, ious, strict=True):
+            for _, hits_BT in self._hit_blocks(grid, iou, contours):
+                counts_T += hits_BT.sum(0)
         return summarize_boxes(hits_IT, len(self), ious, grid)
 
     def max_box_acc(
@@ -169,11 +197,7 @@ class Levels:
         return summarize_pixels(self.foreground, self.background, PIXEL_INTERVAL)
 
     def bootstrap(self, statistic: Statistic, n: int = 1000, seed: int = 0) -> tuple[float, float]:
-        """Return the 95 % percentile interval of a statistic over n resamples of the images.
-
-        The same seed draws the same images for every `Levels` of as many images, so intervals of paired differences
-        are differences of these draws. `statistic` maps how often each image was drawn, float32 [R, n], to values [R]:
-        see `mean_of` and `best_of`.
+        """Return the 95 % percentile interval of a statistic over n resamples of the images; see `resample`.
 
         >>> one = np.ones((4, 1, 8, 8)) * np.pad(np.ones((3, 4)), ((2, 3), (2, 2)))
         >>> box = np.array([[2, 2, 6, 5]])
@@ -181,13 +205,24 @@ class Levels:
         >>> levels.bootstrap(mean_of(levels.hits(0.4)))
         (1.0, 1.0)
         """
+        return interval_of(self.resample(statistic, n, seed))
+
+    def resample(self, statistic: Statistic, n: int = 1000, seed: int = 0) -> Floats:
+        """Return the value of a statistic in each of n resamples of the images, float64 [n].
+
+        The same seed draws the same images for every `Levels` of as many images, so intervals of paired differences
+        are differences of these draws. `statistic` maps how often each image was drawn, float32 [R, n], to values [R]:
+        see `mean_of` and `best_of`.
+        """
         rng, count = np.random.default_rng(seed), self._count()
         values = []
-        for start in range(0, n, 50):  # in pieces: 1,000 resamples of ImageNet's images would take 200 MB
-            drawn = [np.bincount(rng.integers(count, size=count), minlength=count) for _ in range(min(50, n - start))]
-            values.append(statistic(np.stack(drawn).astype(np.float32)))
-        low, high = np.percentile(np.concatenate(values), [2.5, 97.5])
-        return float(low), float(high)
+        for start in range(0, n, 20):  # in pieces: 1,000 resamples of ImageNet's images would take 200 MB
+            drawn = [
+                np.bincount(rng.integers(count, size=count), minlength=count).astype(np.float32)
+                for _ in range(min(20, n - start))
+            ]
+            values.append(statistic(np.stack(drawn)))
+        return np.concatenate(values)
 
     def _count(self) -> int:
         if not len(self):
@@ -196,6 +231,12 @@ class Levels:
 
 
 # --- statistics for `Levels.bootstrap` -------------------------------------------------------------------------------
+
+
+def interval_of(values_R: Floats) -> tuple[float, float]:
+    """Return the 95 % percentile interval of resampled values."""
+    low, high = np.percentile(values_R, [2.5, 97.5])
+    return float(low), float(high)
 
 
 def mean_of(outcomes_n: npt.NDArray[np.bool_]) -> Statistic:
@@ -220,13 +261,13 @@ def best_of(*hits_nT: npt.NDArray[np.bool_], read_nT: npt.NDArray[np.bool_] | No
         raise ValueError(f"expected one matrix to choose by when another is read, got {len(hits_nT)}")
     # float32 products are exact: all sums are integers below 2 ** 24; equal columns are kept once, the first of them
     chosen, kept = zip(*(_distinct(hits, read_nT) for hits in hits_nT), strict=True)
-    read = None if read_nT is None else read_nT[:, kept[0]].astype(np.float32)
+    read = None if read_nT is None else read_nT if len(kept[0]) == read_nT.shape[1] else read_nT[:, kept[0]]
 
     def statistic(drawn_Rn: npt.NDArray[np.float32]) -> Floats:
-        counts = [drawn_Rn @ hits for hits in chosen]
+        counts = [_counted(drawn_Rn, hits) for hits in chosen]
         if read is not None:
             at_R = counts[0].argmax(1)
-            best = [np.take_along_axis(drawn_Rn @ read, at_R[:, None], axis=1)[:, 0]]
+            best = [np.take_along_axis(_counted(drawn_Rn, read), at_R[:, None], axis=1)[:, 0]]
         else:
             best = [count.max(1) for count in counts]
         values: Floats = np.mean(np.stack(best).astype(np.float64), axis=0) / drawn_Rn.sum(1, dtype=np.float64)
@@ -235,14 +276,25 @@ def best_of(*hits_nT: npt.NDArray[np.bool_], read_nT: npt.NDArray[np.bool_] | No
     return statistic
 
 
+def _counted(drawn_Rn: npt.NDArray[np.float32], hits_nT: npt.NDArray[np.bool_]) -> npt.NDArray[np.float32]:
+    """How many correct images each resample has at each threshold, [R, T]; as float32 all of them would take 4 times the space."""
+    counts = np.zeros((len(drawn_Rn), hits_nT.shape[1]), np.float32)
+    for first in range(0, len(hits_nT), BLOCK):
+        counts += drawn_Rn[:, first : first + BLOCK] @ hits_nT[first : first + BLOCK].astype(np.float32)
+    return counts
+
+
 def _distinct(
     hits_nT: npt.NDArray[np.bool_], read_nT: npt.NDArray[np.bool_] | None
-) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.int64]]:
-    """Return the distinct columns in order as float32, and their indices: 1,000 thresholds cut a map in 255 ways."""
-    both = hits_nT if read_nT is None else np.concatenate([hits_nT, read_nT])
-    changes = np.append(True, (both[:, 1:] != both[:, :-1]).any(0))
+) -> tuple[npt.NDArray[np.bool_], npt.NDArray[np.int64]]:
+    """Return the distinct columns in order, and their indices: 1,000 thresholds cut a map in 255 ways."""
+    changes = np.append(True, np.zeros(hits_nT.shape[1] - 1, np.bool_))
+    for matrix in (hits_nT,) if read_nT is None else (hits_nT, read_nT):
+        for first in range(0, len(matrix), BLOCK):
+            block = matrix[first : first + BLOCK]
+            changes[1:] |= (block[:, 1:] != block[:, :-1]).any(0)
     kept = np.flatnonzero(changes)
-    return hits_nT[:, kept].astype(np.float32), kept
+    return hits_nT if changes.all() else hits_nT[:, kept], kept
 
 
 # --- making, keeping -------------------------------------------------------------------------------------------------
@@ -252,7 +304,7 @@ class Scored(NamedTuple):
     """Outcomes of a batch, and the boxes of the largest contour at each level, int16 [B, 255, 4].
 
     Boxes take ten times the space of outcomes and are wanted at one threshold, which is chosen once all are known: they
-    are kept apart, for as long as a run is unfinished.
+    are kept apart, for as long as a run is unfinished. Where the images have no boxes, there are none: [B, 0, 4].
     """
 
     levels: Levels
@@ -261,7 +313,7 @@ class Scored(NamedTuple):
 
 def score_maps(
     maps_BHW: Array,
-    boxes: Sequence[Array],
+    boxes: Sequence[Array] | None,
     labels: Array | Sequence[int],
     ranks: Array | Sequence[int] | None,
     predictions: Array | Sequence[int] | None,
@@ -275,7 +327,7 @@ def score_maps(
 
 def score_with_boxes(
     maps_BHW: Array,
-    boxes: Sequence[Array],
+    boxes: Sequence[Array] | None,
     labels: Array | Sequence[int],
     ranks: Array | Sequence[int] | None,
     predictions: Array | Sequence[int] | None,
@@ -287,7 +339,7 @@ def score_with_boxes(
 
     Args:
         maps_BHW: float64 score maps in [0, 1] (`wsolbench.boxes.normalize_maps`).
-        boxes: per image its integer boxes [N, 4], in the frame of the maps.
+        boxes: per image its integer boxes [N, 4], in the frame of the maps; None where the data set has masks only.
         labels: class per image.
         ranks: rank of the label per image (`wsolbench.metrics.label_rank`); None without a classifier.
         predictions: predicted class per image; None without a classifier.
@@ -298,20 +350,25 @@ def score_with_boxes(
     maps = check_maps(maps_BHW)
     if len(ids) != len(maps):
         raise ValueError(f"expected {len(maps)} ids, got {len(ids)}")
-    found = scan_maps(maps, boxes, "both", threads)
-    correct_MBIL = found.iou_MBL[:, :, None] >= np.array(IOUS)[:, None]
+    if boxes is None:
+        q_BHW, packed, boxes_BL4 = quantize(maps), None, np.zeros((len(maps), 0, 4), np.int16)
+        qmax_B = q_BHW.max(axis=(1, 2))
+    else:
+        iou_MBL, boxes_BL4, q_BHW, qmax_B = scan_maps(maps, boxes, "both", threads)
+        correct_MBIL = iou_MBL[:, :, None] >= np.array(IOUS)[:, None]
+        packed = np.packbits(np.moveaxis(correct_MBIL, 0, 1), axis=-1)
     pixels = (None, None) if masks is None else pixel_histograms(maps, to_numpy(masks), PIXEL_INTERVAL)
     levels = Levels(
         np.array(list(ids), np.str_),
         _column(labels, len(maps), "labels"),
         _column(ranks, len(maps), "ranks"),
         _column(predictions, len(maps), "predictions"),
-        found.qmax_B,
-        np.array([otsu_level(quantize(one)) for one in maps], np.uint8),
-        np.packbits(np.moveaxis(correct_MBIL, 0, 1), axis=-1),
+        qmax_B,
+        np.array([otsu_level(q_HW) for q_HW in q_BHW], np.uint8),
+        packed,
         *pixels,
     )
-    return Scored(levels, found.boxes_BL4)
+    return Scored(levels, boxes_BL4)
 
 
 def save_levels(path: str | Path, splits: Mapping[str, Levels]) -> None:

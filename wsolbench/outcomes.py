@@ -1,6 +1,6 @@
-"""Outcomes of a split as they come in: parts on disk outlive the process, and end as one line per image."""
+"""From score maps and annotations to outcomes, and to one line per image."""
 
-# L = 255 levels, n images, N boxes
+# B images of a batch, n images of a split, N boxes of an image
 
 from __future__ import annotations
 
@@ -9,21 +9,19 @@ import gzip
 import io
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 
-from wsolbench.boxes import Array, iou_matrix, level_of, resize_boxes, resize_mask
+from wsolbench.boxes import Array, iou_matrix, resize_boxes, resize_mask
 from wsolbench.data import Split
 from wsolbench.errors import WsolbenchError
-from wsolbench.levels import Boxes, Levels, Scored, load_levels, save_levels, score_with_boxes
+from wsolbench.levels import Levels, Scored, score_with_boxes
 from wsolbench.metrics.error_classes import ErrorClass, Errors, classify_errors
+from wsolbench.parts import Parts
 from wsolbench.progress import Reporter
 from wsolbench.protocol import AnnotationReader
 from wsolbench.types import Annotation
-
-BOXES_IN_MEMORY = 32 * 2**20  # bytes of boxes after which a part goes to disk
 
 
 @dataclass(frozen=True)
@@ -32,6 +30,7 @@ class Geometry:
 
     resolution_HW: tuple[int, int]
     has_masks: bool
+    has_boxes: bool = True
 
     def boxes(self, annotation: Annotation) -> npt.NDArray[np.int64]:
         """The image's boxes [N, 4] in the evaluation frame."""
@@ -68,7 +67,7 @@ def score_annotated(
     """Score a batch of score maps in the evaluation frame; the rest as in `wsolbench.levels.score_with_boxes`."""
     return score_with_boxes(
         maps_BHW,
-        [geometry.boxes(annotation) for annotation in annotations],
+        [geometry.boxes(annotation) for annotation in annotations] if geometry.has_boxes else None,
         labels_B,
         ranks_B,
         predictions_B,
@@ -76,73 +75,6 @@ def score_annotated(
         np.stack([geometry.mask(annotation) for annotation in annotations]) if geometry.has_masks else None,
         threads,
     )
-
-
-# --- parts -----------------------------------------------------------------------------------------------------------
-
-
-class Parts:
-    """What was scored of a split, in order: parts on disk first, then what has come since the last flush.
-
-    A part is `<split>-<number>.boxes.npy` and then `<split>-<number>.levels.npz`: the latter's presence makes it whole.
-
-    Args:
-        folder: where parts lie; made when the first is written.
-        name: of the split.
-    """
-
-    def __init__(self, folder: Path, name: str) -> None:
-        self.folder, self.name = folder, name
-        self._levels: list[Levels] = []
-        self._boxes: list[Boxes | Path] = []
-        self._saved = 0  # entries of the lists that lie on disk
-
-    def load(self) -> int:
-        """Take over finished parts; returns how many images they hold."""
-        while (path := self._path(len(self._levels), "levels.npz")).is_file():
-            self._levels.append(load_levels(path)[self.name])
-            self._boxes.append(self._path(len(self._boxes), "boxes.npy"))
-        self._saved = len(self._levels)
-        return sum(map(len, self._levels))
-
-    def add(self, scored: Scored) -> None:
-        """Append a batch."""
-        self._levels.append(scored.levels)
-        self._boxes.append(scored.boxes_BL4)
-
-    def is_large(self) -> bool:
-        """Whether what has come since the last flush should go to disk."""
-        fresh = (part for part in self._boxes[self._saved :] if not isinstance(part, Path))
-        return sum(part.nbytes for part in fresh) > BOXES_IN_MEMORY
-
-    def flush(self) -> None:
-        """Write what has come since the last flush as one part."""
-        fresh = [part for part in self._boxes[self._saved :] if not isinstance(part, Path)]
-        if not fresh:
-            return
-        self.folder.mkdir(exist_ok=True)
-        file = self._path(self._saved, "boxes.npy")
-        levels = Levels.concat(self._levels[self._saved :])
-        np.save(file, np.concatenate(fresh))
-        save_levels(self._path(self._saved, "levels.npz"), {self.name: levels})
-        self._levels[self._saved :] = [levels]
-        self._boxes[self._saved :] = [file]
-        self._saved += 1
-
-    def levels(self) -> Levels:
-        """The outcomes of all images."""
-        return Levels.concat(self._levels)
-
-    def boxes_at(self, threshold: float) -> npt.NDArray[np.int64]:
-        """The box of each image's largest contour at a threshold, [n, 4]."""
-        rows = []
-        for levels, part in zip(self._levels, self._boxes, strict=True):
-            boxes_nL4 = np.load(part, mmap_mode="r") if isinstance(part, Path) else part
-            rows.append(boxes_nL4[np.arange(len(levels)), level_of(threshold, levels.qmax)].astype(np.int64))
-        return np.concatenate(rows)
-
-    def _path(self, number: int, kind: str) -> Path:
-        return self.folder / f"{self.name}-{number:06d}.{kind}"
 
 
 # --- per image -------------------------------------------------------------------------------------------------------
@@ -154,25 +86,34 @@ COLUMNS = (
 
 @dataclass(frozen=True)
 class PerImage:
-    """What became of each image of a split at one threshold, in order."""
+    """What became of each image of a split at one threshold, in order; no boxes and errors where the images have no boxes."""
 
     levels: Levels
-    boxes_n4: npt.NDArray[np.int64]  # of the largest contour, in the evaluation frame
-    iou_n: npt.NDArray[np.float64]  # best one with a true box
-    errors: Errors
+    boxes_n4: npt.NDArray[np.int64] | None  # of the largest contour, in the evaluation frame
+    iou_n: npt.NDArray[np.float64] | None  # best one with a true box
+    errors: Errors | None
+
+    def error_counts(self) -> dict[str, dict[str, int]]:
+        """Images per error class, for the record; empty without boxes."""
+        return {} if self.errors is None else self.errors.counts()
 
 
 def judge_images(
-    name: str, parts: Parts, split: Split, geometry: Geometry, threshold: float, reader: AnnotationReader
+    name: str, parts: Parts, split: Split, geometry: Geometry, threshold: float | None, reader: AnnotationReader
 ) -> PerImage:
     """Compare the box of each image at the threshold with its true boxes.
 
-    Every image's annotation is read again, so the ledger is complete after an interruption too.
+    Every image's annotation is read again, so the ledger is complete after an interruption too. `threshold` is None where
+    the images have no boxes.
     """
-    levels, boxes_n4, truths = parts.levels(), parts.boxes_at(threshold), []
+    levels, truths = parts.levels(), []
     for id in levels.ids.tolist():  # one annotation at a time: masks are large, boxes are not
         (annotation,) = reader.read(name, split, [id])
-        truths.append(geometry.boxes(annotation))
+        if threshold is not None:
+            truths.append(geometry.boxes(annotation))
+    if threshold is None:
+        return PerImage(levels, None, None, None)
+    boxes_n4 = parts.boxes_at(threshold)
     iou_n = np.array([iou_matrix(box[None], truth).max() for box, truth in zip(boxes_n4, truths, strict=True)])
     correct_n = levels.ranks == 0 if (levels.ranks >= 0).all() else None
     return PerImage(levels, boxes_n4, iou_n, classify_errors(boxes_n4, truths, correct_n))
@@ -182,7 +123,8 @@ def outcomes_csv(judged: Mapping[str, PerImage]) -> bytes:
     """The content of `images.csv.gz`: per image of each split its box, in the evaluation frame, and what is wrong with it.
 
     `location` is the error class of the box alone, `error` the one that knows of the predicted class too; without a
-    classifier they are the same, and `prediction` and `rank` are empty. Equal outcomes give equal bytes (no time stamp).
+    classifier they are the same, and `prediction` and `rank` are empty; without boxes all that follows is. Equal outcomes
+    give equal bytes (no time stamp).
     """
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
@@ -196,11 +138,20 @@ def outcomes_csv(judged: Mapping[str, PerImage]) -> bytes:
 
 
 def _rows(name: str, images: PerImage) -> Iterator[Sequence[object]]:
-    levels, location_n = images.levels, images.errors.location
-    error_n = location_n if images.errors.combined is None else images.errors.combined
-    for index, (box_4, iou) in enumerate(zip(images.boxes_n4.tolist(), images.iou_n.tolist(), strict=True)):
+    levels = images.levels
+    for index, box in enumerate(_box_columns(images)):
         rank = int(levels.ranks[index])
         classes = ("", "") if rank < 0 else (int(levels.predictions[index]), rank)
-        kinds = (ErrorClass(location_n[index]), ErrorClass(error_n[index]))
-        label = int(levels.labels[index])
-        yield [name, levels.ids[index], label, *classes, f"{iou:.6f}", *box_4, int(iou >= 0.5), *kinds]
+        yield [name, levels.ids[index], int(levels.labels[index]), *classes, *box]
+
+
+def _box_columns(images: PerImage) -> Iterator[Sequence[object]]:
+    """From `iou` on."""
+    if images.boxes_n4 is None or images.iou_n is None or images.errors is None:
+        yield from ([""] * 8 for _ in range(len(images.levels)))
+        return
+    location_n = images.errors.location
+    error_n = location_n if images.errors.combined is None else images.errors.combined
+    columns = (images.boxes_n4.tolist(), images.iou_n.tolist(), location_n, error_n)
+    for box_4, iou, location, error in zip(*columns, strict=True):
+        yield [f"{iou:.6f}", *box_4, int(iou >= 0.5), ErrorClass(location), ErrorClass(error)]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -110,16 +111,17 @@ class AnnotationReader:
     """
 
     def __init__(self) -> None:
-        self._seen: dict[tuple[str, str, str], set[str]] = {}
+        self._lock = threading.Lock()  # maps are scored in several threads
+        self._places: dict[str, dict[str, int]] = {}  # split -> id -> place in the marks
+        self._marks: dict[
+            tuple[str, str, str], bytearray
+        ] = {}  # split, kind, purpose -> 1 where an image was looked at
 
     def read(self, name: str, split: Split, ids: Sequence[str], purpose: str = "scoring") -> list[Annotation]:
         """Annotations of some images of the split called `name`."""
         annotations = [split.annotation(id) for id in ids]
-        for annotation in annotations:
-            if annotation.boxes_N4 is not None:
-                self._note(name, "boxes", purpose, [annotation.id])
-            if annotation.mask_HW is not None:
-                self._note(name, "masks", purpose, [annotation.id])
+        self._note(name, "boxes", purpose, [each.id for each in annotations if each.boxes_N4 is not None])
+        self._note(name, "masks", purpose, [each.id for each in annotations if each.mask_HW is not None])
         return annotations
 
     def choose_on(self, name: str, levels: Levels, purpose: str, kind: str = "boxes") -> bool:
@@ -136,9 +138,17 @@ class AnnotationReader:
     def uses(self) -> list[dict[str, Any]]:
         """What was looked at, for the ledger: split, kind, purpose, number of images."""
         return [
-            {"split": split, "kind": kind, "purpose": purpose, "images": len(ids)}
-            for (split, kind, purpose), ids in sorted(self._seen.items())
+            {"split": split, "kind": kind, "purpose": purpose, "images": sum(marks)}
+            for (split, kind, purpose), marks in sorted(self._marks.items())
         ]
 
     def _note(self, split: str, kind: str, purpose: str, ids: Sequence[str]) -> None:
-        self._seen.setdefault((split, kind, purpose), set()).update(ids)
+        if not ids:
+            return
+        with self._lock:
+            places = self._places.setdefault(split, {})
+            marks = self._marks.setdefault((split, kind, purpose), bytearray())
+            for id in ids:
+                place = places.setdefault(id, len(places))
+                marks.extend(bytes(max(0, place + 1 - len(marks))))
+                marks[place] = 1

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import multiprocessing
 from dataclasses import fields
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from reference_trees import write_tree
 
 from wsolbench import create_dataset, list_datasets
 from wsolbench.data import Dataset, eval_batches, train_batches
@@ -16,17 +18,34 @@ from wsolbench.registry import DATASETS
 SMALL = {"train": 24, "val": 12, "test": 12}  # where images are generated, these many
 
 
-def build(name: str) -> Dataset:
-    """The data set with small splits where it lets one choose their size."""
+ON_DISK = {"cub": "CUB", "ilsvrc": "ILSVRC", "openimages": "OpenImages"}  # read from miniature trees
+
+
+def build(name: str, folder: Path) -> Dataset:
+    """The data set with small splits where it lets one choose their size; what is read from disk lies in `folder`."""
     dials = {field.name for field in fields(DATASETS.get(name).Config)}
-    return create_dataset(name, **{key: count for key, count in SMALL.items() if key in dials})
+    root = folder / "tree"
+    if name in ON_DISK and not root.is_dir():
+        write_tree(root, ON_DISK[name])
+    options = {key: count for key, count in SMALL.items() if key in dials}
+    return create_dataset(name, root=root if name in ON_DISK else None, **options)
 
 
 @pytest.fixture(scope="module", params=list_datasets())
-def dataset(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory):
+def name(request: pytest.FixtureRequest) -> str:
+    return request.param
+
+
+@pytest.fixture(scope="module")
+def folder(name: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp(name)
+
+
+@pytest.fixture(scope="module")
+def dataset(name: str, folder: Path, tmp_path_factory: pytest.TempPathFactory):
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("WSOLBENCH_CACHE", str(tmp_path_factory.mktemp("cache")))
-        yield build(request.param)
+        yield build(name, folder)
 
 
 def some(split, count=6):
@@ -159,9 +178,9 @@ def test_splits_share_no_image(dataset):
         images |= new
 
 
-def test_fingerprint_is_stable_and_sees_the_options(dataset):
+def test_fingerprint_is_stable_and_sees_the_options(dataset, folder):
     name = type(dataset).registered_name
-    assert build(name).fingerprint() == dataset.fingerprint()
+    assert build(name, folder).fingerprint() == dataset.fingerprint()
     dials = {field.name for field in fields(type(dataset).Config)}
     if "train" in dials:
         assert create_dataset(name, **{**SMALL, "train": 25}).fingerprint() != dataset.fingerprint()

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 from torchmetrics import Metric
 
-from wsolbench.boxes import Array, Contours, best_iou_per_level, check_contours, check_maps, quantize, threshold_grid
+from wsolbench.boxes import Array, Contours, check_contours, scan_maps, threshold_grid
 from wsolbench.metrics.functional import box_hits, summarize_boxes
 
 
@@ -84,9 +84,8 @@ class BoxMetric(SummedMetric):
 
     def outcomes(self, maps_BHW: Array, boxes: Sequence[Array]) -> npt.NDArray[np.bool_]:
         """Say which images are correct at each IoU level and threshold: bool [B, I, T]."""
-        best_BL = best_iou_per_level(maps_BHW, boxes, self.contours)
-        qmax_B = quantize(check_maps(maps_BHW)).max(axis=(1, 2))
-        return box_hits(best_BL, qmax_B, self.thresholds, self.ious)
+        found = scan_maps(maps_BHW, boxes, self.contours)
+        return box_hits(found.iou_MBL[0], found.qmax_B, self.thresholds, self.ious)
 
     def update(self, maps_BHW: Array, boxes: Sequence[Array]) -> None:
         """Add images: float64 maps [B, H, W] in [0, 1], and per image its integer boxes [N, 4] in the same frame."""

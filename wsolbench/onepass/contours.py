@@ -36,20 +36,23 @@ def every_contour(tree: Tree, holes: Tree, size_HW: tuple[int, int], truth: I64,
 
     A hole's box is that of the pixels around it: one larger on each side. Its levels count down from 254.
     """
-    tree_of, margin = tree, 0
-    for margin in range(2):
-        if margin:
-            tree_of = holes
-        for branch in range(len(tree_of.branches)):
-            record = tree_of.branches[branch, FIRST]
-            while record != NONE:
-                box = tree_of.records[record]
-                x1, y1 = min(box[X1] + 1 + margin, size_HW[1] - 1), min(box[Y1] + 1 + margin, size_HW[0] - 1)
-                iou = best_iou(box[X0] - margin, box[Y0] - margin, x1, y1, truth)
-                for level in range(lowest_level(tree_of, branch, record), box[TOP] + 1):
-                    index = 254 - level if margin else level
-                    best_L[index] = max(best_L[index], iou)
-                record = box[NEXT]
+    _raise_to_boxes(tree, 0, size_HW, truth, best_L)
+    _raise_to_boxes(holes, 1, size_HW, truth, best_L)
+
+
+@compiled
+def _raise_to_boxes(tree: Tree, margin: int, size_HW: tuple[int, int], truth: I64, best_L: F64) -> None:
+    """`every_contour` of a tree of components (margin 0), or of holes (1)."""
+    for branch in range(len(tree.branches)):
+        record = tree.branches[branch, FIRST]
+        while record != NONE:
+            box = tree.records[record]
+            x1, y1 = min(box[X1] + 1 + margin, size_HW[1] - 1), min(box[Y1] + 1 + margin, size_HW[0] - 1)
+            iou = best_iou(box[X0] - margin, box[Y0] - margin, x1, y1, truth)
+            for level in range(lowest_level(tree, branch, record), box[TOP] + 1):
+                index = 254 - level if margin else level
+                best_L[index] = max(best_L[index], iou)
+            record = box[NEXT]
 
 
 # --- the largest contour ---------------------------------------------------------------------------------------------
