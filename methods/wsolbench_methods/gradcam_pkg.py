@@ -253,7 +253,7 @@ def _recording(explainer: Any) -> Iterator[list[np.ndarray[Any, Any]]]:
 @contextmanager
 def _untouched(model: nn.Module) -> Iterator[None]:
     """Parameters frozen inside the block; hooks, submodules and every `.grad` are what they were afterwards."""
-    tables = [
+    tables: list[tuple[Any, dict[Any, Any]]] = [
         (table, dict(table))
         for module in model.modules()
         for table in (module._modules, module._forward_hooks, module._forward_pre_hooks, module._backward_hooks)
