@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import doctest
 import subprocess
 import sys
 from pathlib import Path
@@ -15,7 +14,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-import wsolbench.boxes
 from wsolbench.boxes import (
     best_iou_per_level,
     boxes_at_threshold,
@@ -47,10 +45,6 @@ def box_lists(draw, side=12):
     corners = st.tuples(*[st.integers(0, side - 1)] * 4)
     boxes = draw(st.lists(corners, min_size=1, max_size=4))
     return np.array([[min(a, c), min(b, d), max(a, c), max(b, d)] for a, b, c, d in boxes])
-
-
-def test_doctests():
-    assert doctest.testmod(wsolbench.boxes).failed == 0
 
 
 @pytest.mark.parametrize("module", ["wsolbench.boxes", "wsolbench.levels", "wsolbench.metrics"])

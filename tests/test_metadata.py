@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import doctest
 from pathlib import Path
 
 import pytest
 
-import wsolbench.ids
-import wsolbench.metadata
 from wsolbench.errors import WsolbenchError
 from wsolbench.ids import is_safe, safe_path
 from wsolbench.metadata import MaskFiles, count_ids, read_metadata
@@ -20,13 +17,6 @@ GOOD = {
     "image_sizes.txt": "b/1.jpg,50,40\na/2.jpg,60,30\n",
     "localization.txt": "b/1.jpg,0,1,49,39\nb/1.jpg,5,6,5,7\na/2.jpg,3,4,20,29\n",
 }
-
-
-@pytest.mark.parametrize("module", [wsolbench.ids, wsolbench.metadata])
-def test_doctests(module):
-    result = doctest.testmod(module)
-    assert result.attempted
-    assert not result.failed
 
 
 @pytest.fixture

@@ -7,10 +7,11 @@ from functools import partial
 import numpy as np
 
 from wsolbench.boxes import threshold_grid
-from wsolbench.levels import IOUS, Levels, Statistic, best_of, interval_of, mean_of
+from wsolbench.levels import IOUS, Levels
 from wsolbench.metrics.robustness import area_of, plateau_of, robustness
 from wsolbench.protocol import AnnotationReader, Threshold
 from wsolbench.record import Cell
+from wsolbench.resampling import Statistic, best_of, interval_of, mean_of
 
 RESAMPLES = 1000
 V1_INTERVAL = 0.01  # MaxBoxAcc is defined on 100 thresholds,

@@ -21,7 +21,7 @@ from wsolbench.convention_scores import ConventionOutcomes
 from wsolbench.conventions import Convention
 from wsolbench.data import Split
 from wsolbench.external_job import DEFAULT_INTERVAL, ExternalJob, Request, open_request
-from wsolbench.levels import Levels, best_of, mean_of, save_levels
+from wsolbench.levels import Levels, save_levels
 from wsolbench.logit_files import ClassOutcomes, read_logits
 from wsolbench.map_scoring import MapScorer
 from wsolbench.outcomes import Geometry as Frame
@@ -30,6 +30,7 @@ from wsolbench.parts import Parts
 from wsolbench.progress import Reporter
 from wsolbench.protocol import AnnotationReader
 from wsolbench.record import Cell, RunRecord, read_record, to_json
+from wsolbench.resampling import best_of, mean_of
 from wsolbench.rundir import environment, file_sha256, plain, write_bytes
 
 
