@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import doctest
 import importlib
+import os
 import re
 import shlex
+import shutil
+import subprocess
 import sys
+import textwrap
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -25,7 +29,9 @@ def example(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
     """Import the Python block of a page as a module of its own; what it registers is forgotten afterwards."""
 
     def load(page: str) -> ModuleType:
-        (code,) = re.findall(r"```python\n(.*?)```", (ROOT / "docs" / page).read_text(encoding="utf-8"), re.DOTALL)
+        code, *_ = re.findall(
+            r"^```python\n(.*?)^```", (ROOT / "docs" / page).read_text(encoding="utf-8"), re.DOTALL | re.MULTILINE
+        )
         name = f"example_{Path(page).stem.replace('-', '_')}"
         (tmp_path / f"{name}.py").write_text(code, encoding="utf-8")
         monkeypatch.syspath_prepend(str(tmp_path))
@@ -52,6 +58,55 @@ def test_the_method_of_the_page_trains_and_localises(example: Any) -> None:
     assert prediction.logits_BK.shape == (2, 3)
     assert prediction.maps_Bhw.ndim == 3
     assert prediction.maps_Bhw.isfinite().all()
+
+
+@pytest.mark.slow  # trains, and runs the conformance suite on one method
+def test_following_the_page_step_by_step_adds_a_method(tmp_path: Path) -> None:
+    """Every file the steps name is written, every command they end in is run, in a copy of the checkout."""
+    for part in ("wsolbench", "methods", "datasets", "tests/conformance"):
+        shutil.copytree(ROOT / part, tmp_path / part, ignore=shutil.ignore_patterns("__pycache__"))
+    for part in ("tests/conftest.py", "pyproject.toml", "Makefile"):
+        shutil.copy(ROOT / part, tmp_path / part)
+    page = (ROOT / "docs" / "add-a-method.md").read_text(encoding="utf-8")
+    example = page[page.index("## A complete file") :]
+    (section,) = re.findall(r"^## Five steps\n(.*?)^## ", page, re.DOTALL | re.MULTILINE)
+    steps = re.split(r"^\d\. ", section, flags=re.MULTILINE)[1:]
+    assert len(steps) == 5
+    output = {}
+    for number, step in enumerate(steps, 1):
+        blocks = re.findall(r"^ *```(\w+)\n(.*?)^ *```", step, re.DOTALL | re.MULTILINE)
+        assert blocks[-1][0] == "bash", "a step ends in a command"
+        path = re.search(r"`([\w/]+/\w+\.(?:py|yaml))`", step)
+        if path is not None:
+            content = [textwrap.dedent(body) for kind, body in blocks if kind in ("python", "yaml")]
+            content = content or re.findall(r"^```python\n(.*?)^```", example, re.DOTALL | re.MULTILINE)
+            if path[1].endswith(".yaml"):
+                content = ["\n" + textwrap.indent(content[0], "  ")]
+            (tmp_path / path[1]).parent.mkdir(exist_ok=True)
+            with (tmp_path / path[1]).open("a", encoding="utf-8") as file:
+                file.write(content[0])
+        command = blocks[-1][1].strip()
+        if command == "make check":  # everything else: too much for a test
+            assert re.search(r"^check:", (ROOT / "Makefile").read_text(encoding="utf-8"), re.MULTILINE)
+            continue
+        done = subprocess.run(
+            [sys.executable, "-m", *command.split()],
+            cwd=tmp_path,
+            env=os.environ
+            | {"PYTHONPATH": os.pathsep.join(str(tmp_path / part) for part in ("", "methods", "datasets"))},
+            check=False,
+            capture_output=True,
+            text=True,
+            timeout=300,
+        )
+        assert done.returncode == 0, f"step {number}: {command}\n{done.stdout[-3000:]}{done.stderr[-3000:]}"
+        output[number] = done.stdout
+    assert re.search(r"^ *sparse .*methods/wsolbench_methods/sparse.py", output[1], re.MULTILINE)
+    assert re.search(r"\d+ passed", output[2])
+    assert "1 passed" in output[3]
+    (record,) = tmp_path.glob("results/runs/badges/sparse/badges_cnn/full/*/record.json")
+    config = (record.parent / "config.yaml").read_text(encoding="utf-8")
+    assert "epochs: 1\n" in config
 
 
 def test_the_data_set_of_the_page_reads_its_files(example: Any, tmp_path: Path) -> None:

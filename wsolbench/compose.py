@@ -54,7 +54,7 @@ def expand(
 
     if not methods:
         raise UsageError(f"no method asked for. Known: {', '.join(METHODS.names())}")
-    classes = {name: METHODS.get(name) for name in methods}
+    classes = {METHODS.canonical(name): METHODS.get(name) for name in methods}
     dataset_class = DATASETS.get(dataset)
     choices = parse_overrides(overrides)
     flags = {"seed": seeds, "backbone": backbone, "device": device, "root": root, "out": out}
@@ -67,8 +67,9 @@ def expand(
     seed_values = choices.pop("seed").values if "seed" in choices else tuple([0] if seeds is None else seeds)
     backbones = choices.pop("backbone").values if "backbone" in choices else _split(backbone) or (None,)
     experiment = choices.pop("experiment").values[0] if "experiment" in choices else None
+    variant = choices.pop("recipe").values[0] if "recipe" in choices else None
     protocols = _split(protocol) or (protocol,)
-    recipes = load_recipes(experiment, dataset, list(classes))
+    recipes = load_recipes(experiment, dataset, list(classes), variant)
     fixed = {key: value for key, value in flags.items() if key in ("device", "root", "out") and value is not None}
 
     runs: list[RunConfig] = []
@@ -142,6 +143,7 @@ def _compose(
         _set(config, key, value, FLAG_OF[key])
     config.backbone = backbone
     config.experiment = recipes.name if recipes and used else None
+    config.recipe = recipes.variant if recipes and used else None
     for owner, name, cls in (("method", method, method_class), ("dataset", dataset, DATASETS.get(dataset))):
         filled = OmegaConf.structured(cls.Config)
         for key, (value, source) in sections[owner].items():
@@ -178,7 +180,11 @@ def _check_keys(choices: Mapping[str, Choice], classes: Mapping[str, type[Any]],
                 )
             raise unknown_key(choice, sorted(known))
         refuse_sweep_of_lists_and_paths(choice, known[choice.key])
-        if choice.key in ("experiment", "backbone") and not all(isinstance(value, str) for value in choice.values):
+        if choice.key == "recipe" and len(choice.values) > 1:
+            raise UsageError(f"'{choice.text}': a command takes one recipe")
+        if choice.key in ("experiment", "recipe", "backbone") and not all(
+            isinstance(value, str) for value in choice.values
+        ):
             raise UsageError(f"'{choice.text}': {choice.key} is a name")
 
 

@@ -96,6 +96,7 @@ class RunConfig:
     root: str | None = None  # where the data set lies
     out: str = "results"  # runs are written below out/runs
     experiment: str | None = None  # the recipe file the values came from
+    recipe: str | None = None  # and its variant, e.g. paper; None: what the authors' code does
 
 
 def to_yaml(config: RunConfig) -> str:

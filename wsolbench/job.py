@@ -18,7 +18,7 @@ from wsolbench.protocol import TrainingPlan, check_protocol, draw_per_class, tra
 from wsolbench.registry import DATASETS, METHODS
 from wsolbench.rundir import RunDirectory, digest, file_sha256, plain, run_path
 
-IDLE = ("out", "root", "device", "experiment", "checkpoint")  # top-level keys that cannot change a number
+IDLE = ("out", "root", "device", "experiment", "recipe", "checkpoint")  # top-level keys that cannot change a number
 IDLE_IN = {"train": ("workers",), "evaluate": ("workers", "threads", "save_every")}
 
 

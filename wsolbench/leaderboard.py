@@ -39,7 +39,7 @@ is no merit by itself. They neither order rows nor are marked."""
 
 # Options which cannot move a number (the run's hash leaves them out too), and those which a group or the seeds stand for.
 _IDLE = re.compile(
-    r"seed|out|root|experiment|device|backbone|dataset(\..*)?|method\.name|protocol\.name|train\.workers"
+    r"seed|out|root|experiment|recipe|device|backbone|dataset(\..*)?|method\.name|protocol\.name|train\.workers"
     r"|evaluate\.(workers|threads|save_every)"
 )
 

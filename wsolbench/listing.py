@@ -18,7 +18,7 @@ def list_section(section: str) -> list[tuple[str, str, str]]:
 
 def _plugins(registry: Registry) -> list[tuple[str, str, str]]:
     return [
-        (name, entry.summary, f"{_short(entry.path)}:{entry.line}")
+        (f"{name}<name>" if name.endswith(":") else name, entry.summary, f"{_short(entry.path)}:{entry.line}")
         for name, entry in sorted(registry.entries().items())
     ]
 

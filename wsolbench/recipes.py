@@ -5,6 +5,8 @@ recipes:
     backbone: badges_vit.s0                             # default, used when the user names none
     train: {lr: 5.0e-4}
     method: {area: 0.25}
+  - for: {methods: [sat], recipe: paper}                # only with recipe=paper; without it: what the authors' code does
+    train: {schedule: cosine}
 """
 
 from __future__ import annotations
@@ -30,6 +32,7 @@ class Block:
 
     methods: list[str]
     backbones: list[str] = field(default_factory=list)
+    recipe: str | None = None
     backbone: str | None = None
     train: dict[str, Any] = field(default_factory=dict)
     method: dict[str, Any] = field(default_factory=dict)
@@ -42,6 +45,7 @@ class Recipes:
     name: str
     path: Path
     blocks: list[Block]
+    variant: str | None = None  # which blocks that ask for a recipe are used
 
     def default_backbone(self, method: str) -> str | None:
         """The backbone that the last matching block names, if any."""
@@ -52,12 +56,27 @@ class Recipes:
         """Blocks for a method on a backbone, each with where it stands."""
         for number, block in enumerate(self.blocks, 1):
             fits = not block.backbones or (backbone is not None and _fits(backbone, block.backbones))
-            if fits and _fits(method, block.methods):
+            if fits and block.recipe in (None, self.variant) and _fits(method, block.methods):
                 yield f"{self.path.name}, block {number}", block
 
 
-def load_recipes(asked: str | None, dataset: str, methods: Sequence[str]) -> Recipes | None:
-    """The experiment `asked` for (a name, a YAML file, or "none"); None: the data set's own, if there is one."""
+def load_recipes(asked: str | None, dataset: str, methods: Sequence[str], variant: str | None = None) -> Recipes | None:
+    """The experiment `asked` for (a name, a YAML file, or "none"), in the `variant` that `recipe=` names.
+
+    None: the data set's own experiment, if there is one; as the authors' code does it, which is called "code".
+    """
+    recipes = _load(asked, dataset, methods)
+    if variant is not None:
+        if recipes is None:
+            raise UsageError(f"recipe={variant} names a variant of an experiment: add experiment=NAME")
+        known = {"code"} | {block.recipe for block in recipes.blocks if block.recipe}
+        if variant not in known:
+            raise unknown(f"recipe of experiment '{recipes.name}'", variant, known)
+        recipes.variant = variant
+    return recipes
+
+
+def _load(asked: str | None, dataset: str, methods: Sequence[str]) -> Recipes | None:
     if asked == "none":
         return None
     files = {path.stem: path for path in sorted((CONF / "experiment").glob("*.yaml"))}
@@ -92,11 +111,14 @@ def _block(raw: Any, where: str) -> Block:
         raise UsageError(f"{where}: a block says whom it is for, e.g. for: {{methods: [sat]}}")
     for given, known in (
         (raw, ("for", "backbone", "train", "method")),
-        (raw["for"], ("methods", "backbones")),
+        (raw["for"], ("methods", "backbones", "recipe")),
     ):
         for key in given:
             if key not in known:
                 raise unknown("key", str(key), known, f" ({where})")
+    recipe = raw["for"].get("recipe")
+    if recipe is not None and not isinstance(recipe, str):
+        raise UsageError(f"{where}: 'recipe' is one name, e.g. paper")
     scope = {key: [value] if isinstance(value, str) else value for key, value in raw["for"].items()}
     if not scope.get("methods"):
         raise UsageError(f"{where}: 'for' names no methods; write methods: [\"*\"] for all")
@@ -106,6 +128,7 @@ def _block(raw: Any, where: str) -> Block:
     return Block(
         scope["methods"],
         scope.get("backbones", []),
+        recipe,
         raw.get("backbone"),
         cast(dict[str, Any], raw.get("train", {})),
         cast(dict[str, Any], raw.get("method", {})),

@@ -83,17 +83,29 @@ class Registry:
 
     def get(self, name: str) -> type[Any]:
         """Import and return the class registered under `name` (or under its prefix, bound as `adapted`)."""
+        prefix, colon, rest = name.partition(":")
+        if colon and f"{prefix}:" in self.entries():
+            if not rest:
+                raise UsageError(f"'{name}' is a family of {self.title}s: say which one, as {name}NAME")
+            adapter: Any = self._registered(f"{prefix}:")
+            adapted: type[Any] = adapter.adapt(rest)
+            return adapted
+        return self._registered(name)
+
+    def canonical(self, name: str) -> str:
+        """The one spelling of a name: an adapter may accept several (`gradcam-pkg:eigencam`), and says which it means."""
+        if ":" not in name:
+            return name
+        meant: str = getattr(self.get(name), "registered_name", name)
+        return name if meant.endswith(":") else meant
+
+    def _registered(self, name: str) -> type[Any]:
         if name in self._classes:
             return self._classes[name]
         entry = self.entries().get(name)
-        if entry is not None:
-            return self._load(entry)
-        prefix, colon, rest = name.partition(":")
-        if colon and rest and f"{prefix}:" in self.entries():
-            adapter: Any = self.get(f"{prefix}:")
-            adapted: type[Any] = adapter.adapt(rest)
-            return adapted
-        raise unknown(self.title, name, self.entries())
+        if entry is None:
+            raise unknown(self.title, name, self.entries())
+        return self._load(entry)
 
     def _load(self, entry: Entry) -> type[Any]:
         try:

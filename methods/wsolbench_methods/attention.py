@@ -3,6 +3,8 @@
 The map is the attention map A of TS-CAM (Gao et al., ICCV 2021, https://arxiv.org/abs/2103.14862) without training and
 without class maps: post-softmax attention of the class token, mean over heads, summed over blocks. A benchmark's table
 misleads without it, since a backbone's pretraining can carry more objectness than fine-tuning adds.
+Ours: only the class token's row of each attention matrix is computed. Differs from the ablation of A alone in that paper:
+no class map, no classifier, nothing trained; optionally the last block alone.
 """
 
 # B batch, C channels, H W image, h w map, N tokens, D width, L blocks

@@ -1,7 +1,8 @@
 """Trivial baselines: maps that never look at the image. They say how far a data set's centring carries a score.
 
-The centred Gaussian is the "center" row of Choe et al., CVPR 2020 (https://arxiv.org/abs/2001.08437), whose width the
-authors' code does not state: here 0.25 of each side, so that every threshold's box is a centred box of the image's shape.
+The centred Gaussian is the "center" row of Choe et al., CVPR 2020 (https://arxiv.org/abs/2001.07437), whose width the
+authors' code does not state. Ours: all of it. Differs from the paper: the width is 0.25 of each side, so that every
+threshold's box is a centred box of the image's shape; a centred box and the full image stand beside it.
 """
 
 # B batch, H W image and map (maps are made at input resolution)

@@ -6,52 +6,31 @@ XGrad-CAM   Fu et al., BMVC 2020.                 https://arxiv.org/abs/2008.023
 LayerCAM    Jiang et al., IEEE TIP 2021.          https://ieeexplore.ieee.org/document/9462463
 HiResCAM    Draelos and Carin, 2020.              https://arxiv.org/abs/2011.08891
 
-Batched torch code; the formulas are those of the package grad-cam (its epsilons included), which is the tests' oracle.
-Differs from it: maps stay on the layer's grid and are not min-max normalised; gradients run from the target layer on
-only; nothing is written to `.grad`; any grid and any number of prefix tokens.
+Ours: batched torch code. The formulas are those of the package grad-cam (its epsilons included), which is the tests'
+oracle; the package's other methods are reached through `gradcam_pkg.py`.
+Differs from the package: maps stay on the layer's grid and are not min-max normalised; gradients run from the target
+layer on only; nothing is written to `.grad`; any grid and any number of prefix tokens.
 """
 
 # B batch, C channels, H W image, h w map, K classes, N tokens
 
 from __future__ import annotations
 
-import difflib
 from abc import abstractmethod
-from dataclasses import dataclass
-from typing import Any, ClassVar, final
+from typing import Any, final
 
 import torch
 from torch import Tensor, nn
 
-from wsolbench.backbones import create_backbone
 from wsolbench.errors import UsageError
-from wsolbench.method import PostHoc, evaluating, true_or_predicted
+from wsolbench.method import evaluating, true_or_predicted
 from wsolbench.registry import register_method
 from wsolbench.types import Prediction
+from wsolbench_methods._target_layer import LayerReader
 
 
-@dataclass
-class GradCAMConfig:
-    # Module path. None: the last feature map of a CNN, "blocks.<last>.norm1" of a ViT (behind it, the patch tokens of a
-    # classifier that reads the class token get no gradient at all).
-    target_layer: str | None = None
-    relu: bool = True  # negative evidence is cut off
-
-
-class GradientMap(PostHoc):
+class GradientMap(LayerReader):
     """Abstract base: capture A and G at the target layer of the shared classifier, leave the rest to `formula`."""
-
-    Config: ClassVar[type] = GradCAMConfig
-    needs: ClassVar[frozenset[str]] = frozenset({"gradients"})
-    default_backbone: ClassVar[str | None] = "resnet50"
-
-    def __init__(self, config: GradCAMConfig, **build: Any) -> None:
-        super().__init__(config, **build)
-        assert self.backbone is not None
-        self.classifier = create_backbone(self.backbone, num_classes=self.num_classes, pretrained=self.pretrained)
-        self.layer = config.target_layer or default_layer(self.classifier)
-        if self.layer is not None:
-            _check_layer(self.classifier, self.layer, self.backbone)
 
     @staticmethod
     @abstractmethod
@@ -68,7 +47,13 @@ class GradientMap(PostHoc):
             with torch.enable_grad():
                 score = logits_BK.gather(1, classes_B.clone()[:, None]).sum()
             (grad,) = torch.autograd.grad(score, act)  # images do not mix in evaluation mode: one pass for the batch
-            maps_Bhw = self.formula(self._as_map(act.detach()), self._as_map(grad))
+            grad_BChw = self.as_map(grad, images_BCHW)
+            if grad.any() and not grad_BChw.any():
+                raise UsageError(
+                    f"the class scores do not depend on the patch tokens of {self.place}: the classifier reads another token; "
+                    "name an earlier layer as target_layer, e.g. the norm before the last attention"
+                )
+            maps_Bhw = self.formula(self.as_map(act.detach(), images_BCHW), grad_BChw)
             if self.config.relu:
                 maps_Bhw = maps_Bhw.relu()
         return Prediction(logits_BK.detach().float(), maps_Bhw.float())
@@ -78,16 +63,17 @@ class GradientMap(PostHoc):
         """Activation at the target layer, as a leaf of the autograd graph, and logits computed from it."""
         model: Any = self.classifier
         if self.layer is None:
-            act = model.forward_features(images_BCHW).requires_grad_()
+            act = model.forward_features(images_BCHW)
+            if not isinstance(act, Tensor):
+                raise UsageError(f"{self.place} is not one tensor; name one of its layers as target_layer")
+            act.requires_grad_()
             with torch.enable_grad():
                 return act, model.forward_head(act.clone())
         acts: list[Tensor] = []
 
         def cut(module: nn.Module, inputs: Any, output: Any) -> Tensor:
             if not isinstance(output, Tensor) or acts:
-                raise UsageError(
-                    f"target_layer '{self.layer}' of '{self.backbone}' does not give one tensor once per image"
-                )
+                raise UsageError(f"{self.place} does not give one tensor once per image")
             acts.append(output.detach().clone().requires_grad_())  # `output` may be the caller's tensor
             torch.set_grad_enabled(True)  # from here on the graph is recorded; the layers before cost no memory
             return acts[0].clone()  # a copy: what follows may work in place
@@ -99,22 +85,8 @@ class GradientMap(PostHoc):
         finally:
             hook.remove()
         if not acts or not logits_BK.requires_grad:
-            raise UsageError(f"target_layer '{self.layer}' of '{self.backbone}' takes no part in the class scores")
+            raise UsageError(f"{self.place} takes no part in the class scores")
         return acts[0], logits_BK
-
-    @final
-    def _as_map(self, x: Tensor) -> Tensor:
-        """An activation or gradient as [B, C, h, w]: tokens lose their prefix, channels come first."""
-        model: Any = self.classifier
-        if x.ndim == 3:
-            x = x[:, getattr(model, "num_prefix_tokens", 0) :]
-            return x.transpose(1, 2).reshape(len(x), x.shape[2], *model.patch_embed.grid_size)
-        if x.ndim == 4:
-            return x.permute(0, 3, 1, 2) if getattr(model, "output_fmt", "NCHW") == "NHWC" else x
-        raise UsageError(
-            f"target_layer '{self.layer}' of '{self.backbone}' gives shape {tuple(x.shape)}, which is no map; "
-            "take a layer before the pooling"
-        )
 
 
 @register_method("gradcam")
@@ -177,19 +149,3 @@ class HiResCAM(GradientMap):
 
 def _weighted(act_BChw: Tensor, weights_BC: Tensor) -> Tensor:
     return torch.einsum("bchw,bc->bhw", act_BChw, weights_BC)
-
-
-def default_layer(model: nn.Module) -> str | None:
-    """The input of a ViT's last attention; None: the output of `forward_features`."""
-    blocks = getattr(model, "blocks", None)
-    if hasattr(model, "num_prefix_tokens") and isinstance(blocks, nn.Sequential | nn.ModuleList):
-        return f"blocks.{len(blocks) - 1}.norm1"
-    return None
-
-
-def _check_layer(model: nn.Module, layer: str, backbone: str) -> None:
-    names = [name for name, _ in model.named_modules() if name]
-    if layer not in names:
-        near = difflib.get_close_matches(layer, names, n=3)
-        hint = f"did you mean {', '.join(near)}?" if near else f"its parts: {', '.join(dict(model.named_children()))}"
-        raise UsageError(f"unknown target_layer '{layer}' of '{backbone}'; {hint}")
