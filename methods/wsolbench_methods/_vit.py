@@ -28,11 +28,13 @@ Grid = tuple[int, int]
 FITTING = "deit_small_patch16_224, vit_base_patch16_224, badges_vit.s0"
 
 
-def build_vit(name: str | None, *, asked_by: str, pretrained: bool, drop_path: float = 0.0) -> VisionTransformer:
+def build_vit(
+    name: str | None, *, asked_by: str, pretrained: bool, drop_path: float = 0.0, others: str = ""
+) -> VisionTransformer:
     """The timm ViT `name` without its classifier.
 
     Without pretrained weights the class token starts like the other tokens (truncated normal, std 0.02), as in DeiT;
-    timm would start it near zero.
+    timm would start it near zero. `others` are backbones the method can use beside ViTs, for the error.
 
     Raises:
         UsageError: `name` is no ViT with a class token, or has blocks that cannot be run faithfully.
@@ -44,7 +46,7 @@ def build_vit(name: str | None, *, asked_by: str, pretrained: bool, drop_path: f
     if reason:
         raise UsageError(
             f"'{asked_by}' cannot run on backbone '{name}': {reason}; "
-            f"it needs a plain ViT with a class token, e.g. {FITTING}"
+            f"it needs a plain ViT with a class token, e.g. {FITTING}" + (f", or {others}" if others else "")
         )
     vit.attn_pool = None  # pooling with parameters of its own is part of the classifier that was left out
     if not pretrained:
@@ -97,7 +99,9 @@ def embed(vit: VisionTransformer, images_BCHW: Tensor, extra_1ND: Tensor | None 
     size = getattr(stem, "img_size", None)
     if getattr(stem, "strict_img_size", False) and size is not None and tuple(images_BCHW.shape[-2:]) != tuple(size):
         asked = "x".join(map(str, images_BCHW.shape[-2:]))
-        raise UsageError(f"the backbone takes {size[0]}x{size[1]} images, got {asked}")
+        raise UsageError(
+            f"the backbone takes {size[0]}x{size[1]} images, got {asked}; take images of that size, or a backbone made for {asked}"
+        )
     patches = stem(images_BCHW)
     h, w = patches.shape[1:3] if patches.ndim == 4 else stem.grid_size
     tokens_BND: Tensor = vit._pos_embed(patches)  # knows class, register and distillation tokens

@@ -183,6 +183,7 @@ def test_backbone_that_cannot_be_used_is_one_sentence(name: str, backbone: str, 
     with pytest.raises(UsageError, match=reason) as caught:
         wsolbench.create_method(name, num_classes=3, backbone=backbone)
     assert "\n" not in str(caught.value)
+    assert ("conformer_small_patch16" in str(caught.value)) == (name == "tscam" and "unknown" not in reason)
 
 
 @pytest.mark.parametrize("name", ["sat", "tscam", "cam", "attention"])
