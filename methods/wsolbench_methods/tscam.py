@@ -111,7 +111,11 @@ class TSCAM(Method):
             self.vit = Conformer(self.num_classes, config.drop_path)
         else:
             self.vit = build_vit(
-                self.backbone, asked_by="tscam", pretrained=self.pretrained, drop_path=config.drop_path
+                self.backbone,
+                asked_by="tscam",
+                pretrained=self.pretrained,
+                drop_path=config.drop_path,
+                others="conformer_small_patch16",
             )
         self.head = ConvHead(self.vit.embed_dim, self.num_classes)
         if isinstance(self.vit, Conformer):

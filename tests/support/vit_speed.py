@@ -65,14 +65,15 @@ def unfused(name: str) -> Subject:
 
     def masked(attn: Any, x: Tensor) -> Tensor:  # timm's unfused attention, and the mask
         q, k, v = project(attn, x)
-        logits = q * attn.scale @ k.transpose(-2, -1)
-        mask = logits[:, :, -1].mean(1).sigmoid()
+        weights = q * attn.scale @ k.transpose(-2, -1)
+        mask = weights[:, :, -1].mean(1).sigmoid()
         masks.append(mask)
-        weights = logits.softmax(-1) * mask[:, None, None]
+        weights = weights.softmax(-1)
+        weights = weights * mask[:, None, None]
         return attn.proj((weights @ v).transpose(1, 2).flatten(2))
 
     def keep_row(module: Any, inputs: Any, weights: Tensor) -> None:
-        rows.append(weights.mean(1)[:, 0, 1:])
+        rows.append(weights[:, :, 0, 1:].mean(1))
 
     masks: list[Tensor] = []
     rows: list[Tensor] = []
