@@ -11,6 +11,7 @@ import shutil
 import subprocess
 import sys
 import textwrap
+from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -25,7 +26,7 @@ ROOT = Path(__file__).resolve().parent.parent
 
 
 @pytest.fixture
-def example(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
+def example(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
     """Import the Python block of a page as a module of its own; what it registers is forgotten afterwards."""
 
     def load(page: str) -> ModuleType:
@@ -39,9 +40,11 @@ def example(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
         monkeypatch.delitem(sys.modules, name)
         return module
 
+    yield load
     for registry in (METHODS, DATASETS):
-        monkeypatch.setattr(registry, "_classes", dict(registry._classes))
-    return load
+        for name, cls in list(registry._classes.items()):
+            if cls.__module__.startswith("example_"):  # others may have been imported meanwhile, and are for good
+                del registry._classes[name]
 
 
 def test_the_method_of_the_page_trains_and_localises(example: Any) -> None:
