@@ -357,7 +357,9 @@ def test_list_says_what_exists_and_where() -> None:
     done = python("-m", "wsolbench", "list")
     assert done.returncode == 0, done.stderr
     words = done.stdout.split()
-    assert {"methods", "datasets", "protocols", "backbones", *METHODS.names(), *DATASETS.names()} <= set(words)
+    families = {name for name in METHODS.names() if name.endswith(":")}
+    names = {*METHODS.names(), *DATASETS.names()} - families | {f"{family}<name>" for family in families}
+    assert {"methods", "datasets", "protocols", "backbones", *names} <= set(words)
     assert str(Path("wsolbench/conf/protocol/full.yaml")) in words
     assert "<k>shot" in words
     only = python("-m", "wsolbench", "list", "protocols").stdout
