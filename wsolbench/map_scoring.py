@@ -19,7 +19,7 @@ from wsolbench.data import Split
 from wsolbench.interrupt import Interrupt
 from wsolbench.logit_files import ClassOutcomes
 from wsolbench.map_files import MapFiles, MapKind, check_raw_map, check_score_map
-from wsolbench.outcomes import Geometry, score_annotated
+from wsolbench.outcomes import Geometry, prepare_scoring, score_annotated
 from wsolbench.parts import Arrays, Part, Parts
 from wsolbench.progress import Reporter
 from wsolbench.protocol import AnnotationReader
@@ -48,6 +48,7 @@ class MapScorer:
 
         Whatever stops it, a map that is refused or Ctrl-C, what was finished before is saved first.
         """
+        prepare_scoring(reporter)
         done, total, threads = parts.load(self._is_current), len(self.split), _threads()
         waiting: deque[Future[Part]] = deque()
         with (
