@@ -10,14 +10,13 @@ holds medians and the 95 % interval of the median ratio (bootstrap over maps). O
 from __future__ import annotations
 
 import argparse
-import csv
-import sys
 import time
 from pathlib import Path
 
 import cv2
 import numpy as np
 import torch
+from speed_table import write_rows
 
 from wsolbench.boxes import iou_matrix, normalize_maps, scan_maps
 from wsolbench.profile import context
@@ -179,11 +178,7 @@ def main():
     if arguments.out is not None:
         about = context(torch.device("cpu"))
         rows = [row | about for row in rows]
-        with arguments.out.open("w", newline="", encoding="utf-8") as file:
-            writer = csv.DictWriter(file, rows[0], lineterminator="\n")
-            writer.writeheader()
-            writer.writerows(rows)
-        print(arguments.out, file=sys.stderr)
+        write_rows(arguments.out, rows)
 
 
 if __name__ == "__main__":

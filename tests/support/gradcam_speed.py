@@ -12,8 +12,6 @@ true class; the package's are resized to the input besides, which is timed (`res
 from __future__ import annotations
 
 import argparse
-import csv
-import sys
 import time
 from pathlib import Path
 
@@ -23,6 +21,7 @@ import torch
 from pytorch_grad_cam.utils.image import scale_cam_image
 from pytorch_grad_cam.utils.model_targets import ClassifierOutputTarget
 from pytorch_grad_cam.utils.reshape_transforms import vit_reshape_transform
+from speed_table import write_rows
 
 import wsolbench
 
@@ -121,11 +120,7 @@ def main():
         rows.append(measure(name, arguments))
         print(*(f"{key} {value}" for key, value in rows[-1].items()), sep=" | ", flush=True)
     if arguments.out is not None:
-        with arguments.out.open("w", newline="", encoding="utf-8") as file:
-            writer = csv.DictWriter(file, rows[0], lineterminator="\n")
-            writer.writeheader()
-            writer.writerows(rows)
-        print(arguments.out, file=sys.stderr)
+        write_rows(arguments.out, rows)
 
 
 if __name__ == "__main__":

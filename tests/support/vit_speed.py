@@ -14,8 +14,6 @@ from __future__ import annotations
 
 import argparse
 import copy
-import csv
-import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -25,6 +23,7 @@ import numpy as np
 import timm
 import torch
 import torch.nn.functional as F
+from speed_table import write_rows
 from torch import Tensor
 from torch.profiler import ProfilerActivity, profile
 
@@ -187,11 +186,7 @@ def main() -> None:
     for row in rows:
         print(*(f"{key}: {value}" for key, value in row.items()), sep="\n", end="\n\n")
     if arguments.out is not None:
-        with arguments.out.open("w", newline="", encoding="utf-8") as file:
-            writer = csv.DictWriter(file, rows[0], lineterminator="\n")
-            writer.writeheader()
-            writer.writerows(rows)
-        print(arguments.out, file=sys.stderr)
+        write_rows(arguments.out, rows)
 
 
 if __name__ == "__main__":
