@@ -54,7 +54,7 @@ def test_classes_are_numbers_where_no_id_tells_a_name(tmp_path):
     dataset = create_dataset("ilsvrc", root=tmp_path)
     assert dataset.info.class_names == ("0", "1", "2")
     assert dataset.info.counts["train"] == 0
-    with pytest.raises(WsolbenchError, match=r"metadata file '.*train/image_ids\.txt' cannot be read"):
+    with pytest.raises(WsolbenchError, match=r"file '.*train/image_ids\.txt' cannot be read"):
         dataset.split("train")
 
 

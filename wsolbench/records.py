@@ -1,0 +1,156 @@
+"""Lists of records, one a line: read, matched with image ids, and refused with file, line and value where they are wrong.
+
+What every reader of a data set's lists shares, whatever the columns are.
+"""
+# n images, R records, M boxes of all images, H W image
+
+from __future__ import annotations
+
+import re
+from array import array
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NoReturn
+
+import numpy as np
+import numpy.typing as npt
+
+from wsolbench.errors import WsolbenchError
+from wsolbench.ids import EXPECTED, is_safe
+
+NUMBER = "([0-9]{1,9})"
+SIGNED = "(-?[0-9]{1,9})"
+
+Ints = npt.NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class Lines:
+    """A text file as its lines, without line ends; line numbers count from 1."""
+
+    path: Path
+    text: list[str]
+
+    def refuse(self, number: int, expected: str) -> NoReturn:
+        """Raise `WsolbenchError` about the line: file, number, the line itself and what was expected."""
+        shown = self.text[number - 1]
+        shown = shown if len(shown) <= 160 else f"{shown[:160]}..."
+        raise WsolbenchError(f"'{self.path}' line {number}: {shown!r}, expected {expected}")
+
+    def refuse_any(self, numbers: Ints, wrong: npt.ArrayLike, expected: str) -> None:
+        """Refuse the line of the first record that is `wrong` [R]; `numbers` [R] are the records' lines."""
+        for row in np.flatnonzero(wrong)[:1]:
+            self.refuse(int(numbers[row]), expected)
+
+
+def read_lines(path: Path, expected: str) -> Lines:
+    """Read a UTF-8 text file, with line ends of either kind; `expected` says what should lie there if it does not.
+
+    Raises:
+        WsolbenchError: the file cannot be read, or is not UTF-8.
+    """
+    try:
+        text = path.read_bytes().decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise WsolbenchError(f"'{path}' is not a text file: byte {error.start} is not UTF-8") from error
+    except OSError as error:
+        raise WsolbenchError(f"file '{path}' cannot be read ({error.strerror}); expected {expected}") from error
+    return Lines(path, text.replace("\r\n", "\n").split("\n"))
+
+
+def ids_of(lines: Lines) -> list[str]:
+    """The file's lines as ids, in order: safe ones, each once, at least one; blank lines do not count."""
+    first: dict[str, int] = {}
+    for number, line in enumerate(lines.text, 1):
+        if not line:
+            continue
+        if not is_safe(line):
+            lines.refuse(number, EXPECTED)
+        if first.setdefault(line, number) != number:
+            lines.refuse(number, f"each id once, but line {first[line]} holds it too")
+    if not first:
+        raise WsolbenchError(f"'{lines.path}' lists no image; expected one id per line")
+    return list(first)
+
+
+class Index:
+    """Where the records of another file belong among the ids that `path` lists."""
+
+    def __init__(self, path: Path, ids: Sequence[str]) -> None:
+        self.path, self.ids = path, ids
+        self.at = {id: index for index, id in enumerate(ids)}
+
+    def place(self, lines: Lines, pattern: str, expected: str) -> Iterator[tuple[int, int, tuple[str, ...]]]:
+        """Per record its line number, its image's index and its fields after the id; in the end every image had one."""
+        match = re.compile(rf"([^,]+),{pattern}").fullmatch
+        unseen = bytearray(b"\1" * len(self.ids))
+        for number, line in enumerate(lines.text, 1):
+            if not line:
+                continue
+            found = match(line)
+            if found is None:
+                lines.refuse(number, expected)
+            fields = found.groups()
+            index = self.at.get(fields[0])
+            if index is None:
+                lines.refuse(number, f"an id of '{self.path.name}', which has none such")
+            unseen[index] = 0
+            yield number, index, fields[1:]
+        if any(unseen):
+            raise WsolbenchError(
+                f"'{lines.path}' has no line for {sum(unseen)} of the {len(self.ids)} images of '{self.path.name}', "
+                f"first {self.ids[unseen.index(1)]!r}; expected {expected} for each"
+            )
+
+    def place_integers(
+        self, lines: Lines, columns: int, expected: str, *, number: str = NUMBER, once: bool = True
+    ) -> tuple[Ints, Ints, Ints]:
+        """Line numbers [R], image indices [R] and values [R, columns] of all records; `once`: one record an image."""
+        flat = array("q")  # not a list of tuples: ImageNet's training list has 1.28 million records
+        seen: set[int] = set()
+        for line, index, fields in self.place(lines, ",".join([number] * columns), expected):
+            if once and index in seen:
+                lines.refuse(line, "one line per image, but an earlier line names this one too")
+            seen.add(index)
+            flat.append(line)
+            flat.append(index)
+            flat.extend(map(int, fields))
+        table = np.array(flat, np.int64).reshape(-1, 2 + columns)
+        return table[:, 0], table[:, 1], table[:, 2:]
+
+
+def boxes_per_image(
+    lines: Lines, numbers: Ints, where: Ints, boxes_M4: Ints, sizes_HW: Ints | None, images: int
+) -> tuple[Ints, Ints, int]:
+    """Check the boxes of all images, clip them to the last pixel, and put those of an image in one piece.
+
+    Args:
+        lines: the file they come from, for complaints.
+        numbers: the line of each box [M].
+        where: the index of each box's image [M]; the lines of an image need not be contiguous.
+        boxes_M4: (x0, y0, x1, y1) in original pixels, x1 = x0 + width.
+        sizes_HW: of the images [n, 2]; None: unknown, nothing is clipped and no box is called outside.
+        images: n.
+
+    Returns:
+        boxes [M, 4]; first [n + 1], the boxes of image i being rows first[i] .. first[i + 1] - 1; how many were clipped.
+
+    Raises:
+        WsolbenchError: a box is negative, upside down or outside of its image.
+    """
+    lines.refuse_any(numbers, (boxes_M4 < 0).any(1), "a box whose coordinates are at least 0")
+    lines.refuse_any(numbers, boxes_M4[:, 2] < boxes_M4[:, 0], "a box with x0 <= x1 (x0,y0,x1,y1)")
+    lines.refuse_any(numbers, boxes_M4[:, 3] < boxes_M4[:, 1], "a box with y0 <= y1 (x0,y0,x1,y1)")
+    clipped = 0
+    if sizes_HW is not None:
+        size_WH = sizes_HW[where][:, ::-1]
+        outside = (boxes_M4[:, 2:] > size_WH).any(1) | (boxes_M4[:, :2] >= size_WH).any(1)
+        for row in np.flatnonzero(outside)[:1]:
+            width, height = size_WH[row].tolist()
+            lines.refuse(int(numbers[row]), f"a box inside its image, which is {width} wide and {height} high")
+        last = np.minimum(boxes_M4[:, 2:], size_WH - 1)
+        clipped = int((last < boxes_M4[:, 2:]).any(1).sum())
+        boxes_M4 = np.concatenate([boxes_M4[:, :2], last], axis=1)
+    counts = np.bincount(where, minlength=images)
+    return boxes_M4[np.argsort(where, kind="stable")], np.append(0, np.cumsum(counts)).astype(np.int64), clipped
