@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar, cast
 
@@ -32,6 +32,7 @@ class DatasetInfo:
     counts: dict[str, int]  # images per split
     has_boxes: bool = True
     has_masks: bool = False
+    expected_counts: dict[str, int] = field(default_factory=dict)  # images per split of the complete data set, if known
 
     @property
     def num_classes(self) -> int:
