@@ -2,23 +2,25 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
-from functools import partial
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import torch
 
+from wsolbench.bad_images import BadImages
 from wsolbench.config import RunConfig, build_dataset_config, build_method_config
-from wsolbench.data import Dataset, Split, Subset, create_dataset
+from wsolbench.data import Dataset, Split, create_dataset
 from wsolbench.method import Method, Training
 from wsolbench.preflight import check_device, check_writable
 from wsolbench.progress import Reporter, Silent
-from wsolbench.protocol import TrainingPlan, check_protocol, draw_per_class, training_plan
+from wsolbench.protocol import TrainingPlan, check_protocol, training_plan
 from wsolbench.registry import DATASETS, METHODS
 from wsolbench.rundir import RunDirectory, digest, file_sha256, plain, run_path
+from wsolbench.subsets import Chosen, choose_images, protocol_name
 
 IDLE = ("out", "root", "device", "experiment", "recipe", "checkpoint")  # top-level keys that cannot change a number
+STATED = ("data",)  # top-level keys whose consequences are in the identity: which images, not how they were chosen
 IDLE_IN = {"train": ("workers",), "evaluate": ("workers", "threads", "save_every")}
 
 
@@ -29,6 +31,10 @@ class Session:
     reporter: Reporter = field(default_factory=Silent)
     datasets: dict[str, tuple[Dataset, str]] = field(default_factory=dict)  # with their fingerprints
     trained: set[Path] = field(default_factory=set)
+    bad_images: BadImages = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.bad_images = BadImages(self.reporter)
 
     def dataset(self, config: RunConfig) -> tuple[Dataset, str]:
         key = digest([config.dataset, config.root])
@@ -49,13 +55,25 @@ class Job:
     dataset: Dataset
     fingerprint: str
     device: torch.device
-    train_split: Split
-    indices: list[int]  # training images
-    val_split: Split  # only the images that may be looked at
+    chosen: Chosen
     plan: TrainingPlan
     weights: dict[str, Any] | None
     identity: dict[str, Any]
     directory: RunDirectory
+
+    @property
+    def train_split(self) -> Split:
+        return self.chosen.train_split
+
+    @property
+    def indices(self) -> list[int]:
+        """Training images."""
+        return self.chosen.indices
+
+    @property
+    def val_split(self) -> Split:
+        """Only the images that may be looked at."""
+        return self.chosen.val_split
 
     @property
     def training(self) -> Training:
@@ -78,14 +96,9 @@ def open_job(config: RunConfig, session: Session) -> Job:
     dataset_options = _options(build_dataset_config, DATASETS.get(config.dataset["name"]), config.dataset)
     check_writable(Path(config.out))
     dataset, fingerprint = session.dataset(config)
-    protocol, revision = config.protocol, dataset.info.revision
-    draw = partial(draw_per_class, revision=revision, seed=config.seed)
-    train_split, val_split = dataset.split("train"), dataset.split("val")
-    indices = list(range(len(train_split)))
-    if protocol.shots is not None:
-        indices = draw(train_split, protocol.shots, what="training")
-    if protocol.val_per_class is not None:
-        val_split = Subset(val_split, draw(val_split, protocol.val_per_class, what="val"))
+    chosen = choose_images(config, dataset, fingerprint, session.bad_images)
+    protocol = replace(config.protocol, name=protocol_name(config, chosen.subset))
+    config = replace(config, protocol=protocol)
     backbone = config.backbone or method_class.default_backbone
     weights = _weights(config, backbone)
     identity = {
@@ -95,6 +108,7 @@ def open_job(config: RunConfig, session: Session) -> Job:
         "weights": weights,
         "checkpoint": config.checkpoint and file_sha256(config.checkpoint),
         "device": device.type,
+        **chosen.identity(),
     }
     hash = digest(identity)
     path = run_path(
@@ -113,10 +127,8 @@ def open_job(config: RunConfig, session: Session) -> Job:
         dataset=dataset,
         fingerprint=fingerprint,
         device=device,
-        train_split=train_split,
-        indices=indices,
-        val_split=val_split,
-        plan=training_plan(config.train, protocol.budget, len(indices), len(train_split)),
+        chosen=chosen,
+        plan=training_plan(config.train, protocol.budget, len(chosen.indices), len(chosen.train_split)),
         weights=weights,
         identity=identity,
         directory=RunDirectory(path, hash),
@@ -147,7 +159,7 @@ def _deciding(config: RunConfig) -> dict[str, Any]:
     content: dict[str, Any] = plain(config)
     for owner, keys in IDLE_IN.items():
         content[owner] = {name: value for name, value in content[owner].items() if name not in keys}
-    return {name: value for name, value in content.items() if name not in IDLE}
+    return {name: value for name, value in content.items() if name not in (*IDLE, *STATED)}
 
 
 def _weights(config: RunConfig, backbone: str | None) -> dict[str, Any] | None:
