@@ -21,7 +21,7 @@ from wsolbench.recipes import CONF, Recipes, load_recipes
 
 # Keys that a flag sets too: giving both is an error, so that no run depends on which one wins.
 FLAG_OF = {"seed": "--seeds", "backbone": "--backbone", "device": "--device", "root": "--root", "out": "--out"}
-SECTIONS = ("method", "dataset", "protocol", "train", "evaluate")
+SECTIONS = ("method", "dataset", "protocol", "train", "evaluate", "data")
 
 
 def expand(

@@ -37,6 +37,11 @@ class Budget(Enum):
     epochs = "epochs"
 
 
+class OnBadImage(Enum):
+    error = "error"
+    skip = "skip"
+
+
 @dataclass
 class TrainConfig:
     """How a network is trained. `steps` (optimizer steps in all) wins over `epochs` where it is given."""
@@ -69,6 +74,14 @@ class ProtocolConfig:
 
 
 @dataclass
+class DataConfig:
+    """Which images of the data set are used. What follows from it is part of a run's identity, not how it was said."""
+
+    on_bad_image: OnBadImage = OnBadImage.error  # skip: leave out images that cannot be read; the record names them
+    subset: str | None = None  # file of the images to train on: subset.json of a run, or one id per line
+
+
+@dataclass
 class EvaluateConfig:
     """How maps are made and scored; numbers do not depend on `workers`, `threads` and `save_every`."""
 
@@ -95,6 +108,7 @@ class RunConfig:
     protocol: ProtocolConfig = field(default_factory=ProtocolConfig)
     train: TrainConfig = field(default_factory=TrainConfig)
     evaluate: EvaluateConfig = field(default_factory=EvaluateConfig)
+    data: DataConfig = field(default_factory=DataConfig)
     seed: int = 0
     device: str = "auto"
     root: str | None = None  # where the data set lies

@@ -34,6 +34,7 @@ from wsolbench.protocol import AnnotationReader
 from wsolbench.record import RunRecord, read_record, to_json
 from wsolbench.registry import METHODS
 from wsolbench.rundir import RECORD, RunDirectory, classifier_path, digest, environment, plain, write_bytes, write_json
+from wsolbench.subsets import subset_content
 
 Status = Literal["done", "skipped", "failed"]
 
@@ -116,15 +117,15 @@ def load_run(directory: str | Path) -> Method:
 def _carry_out(job: Job, session: Session, about: dict[str, Any], rerun: bool) -> RunRecord:
     """The story of a run. Every file is whole or absent; `record.json` is the caller's, and comes last."""
     config, info, folder = job.config, job.dataset.info, job.directory.path
-    if config.protocol.shots is not None or config.protocol.val_per_class is not None:
-        write_json(folder / "subset.json", _drawn(job))
+    if drawn := _drawn(job):
+        write_json(folder / "subset.json", drawn)
 
     # fit
     method = _create(config, info, job.backbone)
     fitted = _fit(job, method, session, about, rerun)
 
     # evaluate: outcomes at every threshold, on the images of val that may be looked at and on test
-    splits = {"val": job.val_split, "test": job.dataset.split("test")}
+    splits = {"val": job.val_split, "test": job.chosen.test_split}
     geometry = Geometry(info.resolution_HW, info.has_masks, info.has_boxes)
     reader = AnnotationReader()
     score = partial(
@@ -279,6 +280,7 @@ def _classifier_identity(job: Job, method: Method, classifier: nn.Module) -> dic
         "protocol": {name: config["protocol"][name] for name in ("shots", "budget")},
         "start": _state_sha256(classifier),
         "groups": groups,
+        **job.chosen.training_identity(),
     }
 
 
@@ -310,15 +312,13 @@ def _deterministic(device: torch.device) -> Iterator[None]:
 # --- record ----------------------------------------------------------------------------------------------------------
 
 
-def _drawn(job: Job) -> dict[str, Any]:
-    """The content of `subset.json`."""
-    protocol = job.config.protocol
-    content: dict[str, Any] = {"revision": job.dataset.info.revision, "seed": job.config.seed}
-    if protocol.shots is not None:
-        content["train"] = {"per_class": protocol.shots, "ids": [job.train_split.ids[i] for i in job.indices]}
-    if protocol.val_per_class is not None:
-        content["val"] = {"per_class": protocol.val_per_class, "ids": list(job.val_split.ids)}
-    return content
+def _drawn(job: Job) -> dict[str, Any] | None:
+    """The content of `subset.json`; None where no image was drawn or listed."""
+    protocol, subset = job.config.protocol, job.chosen.subset
+    per_class = {"train": protocol.shots, "val": protocol.val_per_class}
+    ids = {"train": [job.train_split.ids[i] for i in job.indices], "val": list(job.val_split.ids)}
+    used = {name: ids[name] for name in ids if per_class[name] is not None or (subset and name in subset.ids)}
+    return subset_content(job.dataset.info.revision, job.config.seed, per_class, used) if used else None
 
 
 def _ledger(job: Job, reader: AnnotationReader, splits: dict[str, Split]) -> dict[str, Any]:
@@ -340,12 +340,13 @@ def _ledger(job: Job, reader: AnnotationReader, splits: dict[str, Split]) -> dic
         "seeds": [config.seed],
         "search": "none (untuned)",
         "test_images": len(splits["test"]),
+        **job.chosen.ledger(),
     }
 
 
 def _notes(job: Job, fitted: Fitted) -> list[str]:
     """What a reader of the numbers would otherwise miss."""
-    notes = []
+    notes = job.chosen.notes()
     if "pretrained" in job.method_class.needs and job.weights is None and job.config.checkpoint is None:
         name = job.config.method["name"]
         notes.append(f"{name} reads pretrained weights, but the backbone's are random (pretrained=false)")

@@ -3,24 +3,26 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field, fields, replace
-from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
 
+from wsolbench.bad_images import BadImages
 from wsolbench.config import RunConfig, build_dataset_config, build_method_config
 from wsolbench.conventions import CONVENTIONS, Convention, get_convention
-from wsolbench.data import Dataset, Split, Subset, create_dataset
+from wsolbench.data import Dataset, Split, create_dataset
 from wsolbench.errors import UsageError
 from wsolbench.method import Method, Training
 from wsolbench.preflight import check_device, check_writable
 from wsolbench.progress import Reporter, Silent
-from wsolbench.protocol import TrainingPlan, check_protocol, draw_per_class, training_plan
+from wsolbench.protocol import TrainingPlan, check_protocol, training_plan
 from wsolbench.registry import DATASETS, METHODS
 from wsolbench.rundir import RunDirectory, digest, file_sha256, plain, run_path
+from wsolbench.subsets import Chosen, choose_images, protocol_name
 
 IDLE = ("out", "root", "device", "experiment", "recipe", "checkpoint")  # top-level keys that cannot change a number
+STATED = ("data",)  # top-level keys whose consequences are in the identity: which images, not how they were chosen
 YOUNG = (("evaluate", "convention", "reference"),)  # keys that older runs do not know: their hashes hold at the default
 IDLE_IN = {"train": ("workers",), "evaluate": ("workers", "threads", "save_every")}
 
@@ -32,6 +34,10 @@ class Session:
     reporter: Reporter = field(default_factory=Silent)
     datasets: dict[str, tuple[Dataset, str]] = field(default_factory=dict)  # with their fingerprints
     trained: set[Path] = field(default_factory=set)
+    bad_images: BadImages = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.bad_images = BadImages(self.reporter)
 
     def dataset(self, config: RunConfig) -> tuple[Dataset, str]:
         key = digest([config.dataset, config.root])
@@ -52,15 +58,27 @@ class Job:
     dataset: Dataset
     fingerprint: str
     device: torch.device
-    train_split: Split
-    indices: list[int]  # training images
-    val_split: Split  # only the images that may be looked at
+    chosen: Chosen
     convention: Convention | None  # scored on test in addition to the reference
     convention_split: Split  # test, with the image content that the convention needs
     plan: TrainingPlan
     weights: dict[str, Any] | None
     identity: dict[str, Any]
     directory: RunDirectory
+
+    @property
+    def train_split(self) -> Split:
+        return self.chosen.train_split
+
+    @property
+    def indices(self) -> list[int]:
+        """Training images."""
+        return self.chosen.indices
+
+    @property
+    def val_split(self) -> Split:
+        """Only the images that may be looked at."""
+        return self.chosen.val_split
 
     @property
     def training(self) -> Training:
@@ -83,15 +101,10 @@ def open_job(config: RunConfig, session: Session) -> Job:
     dataset_options = _options(build_dataset_config, DATASETS.get(config.dataset["name"]), config.dataset)
     check_writable(Path(config.out))
     dataset, fingerprint = session.dataset(config)
-    protocol, revision = config.protocol, dataset.info.revision
-    draw = partial(draw_per_class, revision=revision, seed=config.seed)
-    train_split, val_split = dataset.split("train"), dataset.split("val")
-    indices = list(range(len(train_split)))
-    if protocol.shots is not None:
-        indices = draw(train_split, protocol.shots, what="training")
-    if protocol.val_per_class is not None:
-        val_split = Subset(val_split, draw(val_split, protocol.val_per_class, what="val"))
-    convention, convention_split = _convention(config, dataset, session)
+    chosen = choose_images(config, dataset, fingerprint, session.bad_images)
+    protocol = replace(config.protocol, name=protocol_name(config, chosen.subset))
+    config = replace(config, protocol=protocol)
+    convention, convention_split = _convention(config, dataset, chosen, session)
     backbone = config.backbone or method_class.default_backbone
     weights = _weights(config, backbone)
     identity = {
@@ -101,6 +114,7 @@ def open_job(config: RunConfig, session: Session) -> Job:
         "weights": weights,
         "checkpoint": config.checkpoint and file_sha256(config.checkpoint),
         "device": device.type,
+        **chosen.identity(),
     }
     hash = digest(identity)
     path = run_path(
@@ -119,27 +133,27 @@ def open_job(config: RunConfig, session: Session) -> Job:
         dataset=dataset,
         fingerprint=fingerprint,
         device=device,
-        train_split=train_split,
-        indices=indices,
-        val_split=val_split,
+        chosen=chosen,
         convention=convention,
         convention_split=convention_split,
-        plan=training_plan(config.train, protocol.budget, len(indices), len(train_split)),
+        plan=training_plan(config.train, protocol.budget, len(chosen.indices), len(chosen.train_split)),
         weights=weights,
         identity=identity,
         directory=RunDirectory(path, hash),
     )
 
 
-def _convention(config: RunConfig, dataset: Dataset, session: Session) -> tuple[Convention | None, Split]:
+def _convention(
+    config: RunConfig, dataset: Dataset, chosen: Chosen, session: Session
+) -> tuple[Convention | None, Split]:
     """The convention asked for beside the reference, and test as it must see it."""
-    convention, name, test = get_convention(config.evaluate.convention), config.dataset["name"], dataset.split("test")
+    convention, name = get_convention(config.evaluate.convention), config.dataset["name"]
     if convention.name == "reference":
-        return None, test
+        return None, chosen.test_split
     if not dataset.info.has_boxes:
         raise UsageError(f"convention '{convention.name}' compares boxes, but {name} has masks and no boxes")
     if convention.geometry == dataset.info.geometry:
-        return convention, test
+        return convention, chosen.test_split
     if "geometry" not in {option.name for option in fields(type(dataset).Config)}:
         alone = " or ".join(f"'{other}'" for other in CONVENTIONS if other.startswith(f"{convention.name} ("))
         raise UsageError(
@@ -147,7 +161,7 @@ def _convention(config: RunConfig, dataset: Dataset, session: Session) -> tuple[
             f"one way only: take {alone}, which scores the same maps"
         )
     other, _ = session.dataset(replace(config, dataset=config.dataset | {"geometry": convention.geometry}))
-    return convention, other.split("test")
+    return convention, chosen.without_bad("test", other.split("test"))
 
 
 def resolve_device(name: str) -> torch.device:
@@ -177,7 +191,7 @@ def _deciding(config: RunConfig) -> dict[str, Any]:
     for owner, key, default in YOUNG:
         if content[owner][key] == default:
             del content[owner][key]
-    return {name: value for name, value in content.items() if name not in IDLE}
+    return {name: value for name, value in content.items() if name not in (*IDLE, *STATED)}
 
 
 def _weights(config: RunConfig, backbone: str | None) -> dict[str, Any] | None:

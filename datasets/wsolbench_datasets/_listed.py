@@ -22,7 +22,7 @@ from PIL import Image
 
 from wsolbench.boxes import resize_mask
 from wsolbench.data import Dataset, DatasetInfo, Split
-from wsolbench.errors import WsolbenchError, unknown
+from wsolbench.errors import BadImage, WsolbenchError, unknown
 from wsolbench.ids import safe_path
 from wsolbench.metadata import MaskFiles, Metadata
 from wsolbench.types import Annotation, Sample
@@ -164,9 +164,10 @@ class ListedSplit(Split):
         if self.metadata.sizes_HW is not None:
             height, width = self.metadata.sizes_HW[index].tolist()
             if image.size != (width, height):
-                raise WsolbenchError(
-                    f"image '{path}' is {image.size[0]}x{image.size[1]} (width x height), but "
-                    f"'{self.metadata.source('sizes')}' says {width}x{height}: it is not the image that was annotated"
+                raise BadImage(
+                    path,
+                    f"is {image.size[0]}x{image.size[1]} (width x height), but "
+                    f"'{self.metadata.source('sizes')}' says {width}x{height}: it is not the image that was annotated",
                 )
         return as_rgb(image, path)
 

@@ -7,6 +7,8 @@ to 224x224, aspect ratio not kept; training images to 256x256, of which a random
 
 from __future__ import annotations
 
+import struct
+import zlib
 from pathlib import Path
 
 import numpy as np
@@ -14,11 +16,13 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from wsolbench.errors import WsolbenchError
+from wsolbench.errors import BadImage
 
 RESOLUTION = 224  # side of the frame in which maps and ground truth are compared
 RESIZED = 256  # side to which a training image is resized before a crop of RESOLUTION is drawn
 MEAN = torch.tensor([0.485, 0.456, 0.406])[:, None, None]
+# What PIL's readers raise on damaged files besides OSError; an image of more than 179 million pixels is refused too.
+_DAMAGED = (SyntaxError, ValueError, EOFError, IndexError, struct.error, zlib.error, Image.DecompressionBombError)
 STD = torch.tensor([0.229, 0.224, 0.225])[:, None, None]
 
 
@@ -27,15 +31,17 @@ def read_header(path: Path) -> Image.Image:
     try:
         return Image.open(path)
     except OSError as error:
-        raise WsolbenchError(f"image '{path}' cannot be read: {error.strerror or 'no known image format'}") from error
+        raise BadImage(path, f"cannot be read: {error.strerror or 'no known image format'}") from error
+    except _DAMAGED as error:
+        raise BadImage(path, f"cannot be read: {error}") from error
 
 
 def as_rgb(image: Image.Image, path: Path) -> Image.Image:
     """The image decoded, as RGB in its stored orientation: EXIF rotation is not applied, as boxes do not know of it."""
     try:
         return image.convert("RGB")
-    except OSError as error:
-        raise WsolbenchError(f"image '{path}' cannot be decoded: {error}") from error
+    except (OSError, *_DAMAGED) as error:
+        raise BadImage(path, f"cannot be decoded: {error}") from error
 
 
 def pixels(image: Image.Image, side: int = RESOLUTION) -> Tensor:
