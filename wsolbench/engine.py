@@ -123,6 +123,7 @@ def _carry_out(job: Job, session: Session, about: dict[str, Any], rerun: bool) -
 
     # evaluate: outcomes at every threshold, on the images of val that may be looked at and on test
     splits = {"val": job.val_split, "test": job.dataset.split("test")}
+    splits = {name: split for name, split in splits.items() if split.annotated}  # test is, or `open_job` had refused
     geometry = Geometry(info.resolution_HW, info.has_masks, info.has_boxes)
     reader = AnnotationReader()
     evaluated = {

@@ -14,7 +14,7 @@ from wsolbench.data import Dataset, Split, Subset, create_dataset
 from wsolbench.method import Method, Training
 from wsolbench.preflight import check_device, check_writable
 from wsolbench.progress import Reporter, Silent
-from wsolbench.protocol import TrainingPlan, check_protocol, draw_per_class, training_plan
+from wsolbench.protocol import TrainingPlan, check_annotated, check_protocol, draw_per_class, training_plan
 from wsolbench.registry import DATASETS, METHODS
 from wsolbench.rundir import RunDirectory, digest, file_sha256, plain, run_path
 
@@ -81,6 +81,8 @@ def open_job(config: RunConfig, session: Session) -> Job:
     protocol, revision = config.protocol, dataset.info.revision
     draw = partial(draw_per_class, revision=revision, seed=config.seed)
     train_split, val_split = dataset.split("train"), dataset.split("val")
+    annotated = {"val": val_split.annotated, "test": dataset.split("test").annotated}
+    check_annotated(protocol, config.dataset["name"], annotated, dataset.info.has_boxes)
     indices = list(range(len(train_split)))
     if protocol.shots is not None:
         indices = draw(train_split, protocol.shots, what="training")
