@@ -45,11 +45,13 @@ class DatasetInfo:
 class Split(ABC):
     """The images of one role ("train", "val", "test"), in a fixed order.
 
-    `ids` are unique; `labels` is int64 [n]. Samples and annotations are read lazily and separately.
+    `ids` are unique; `labels` is int64 [n]. Samples and annotations are read lazily and separately. A split that is not
+    `annotated` has no localisation ground truth, for none of its images.
     """
 
     ids: list[str]
     labels: npt.NDArray[np.int64]
+    annotated: bool = True
 
     @abstractmethod
     def sample(self, index: int, augment: torch.Generator | None) -> Sample:
@@ -250,6 +252,7 @@ class Subset(Split):
         self.parent, self.indices = split, list(indices)
         self.ids = [split.ids[i] for i in self.indices]
         self.labels = split.labels[self.indices]
+        self.annotated = split.annotated
         self._ids = set(self.ids)
 
     def sample(self, index: int, augment: torch.Generator | None) -> Sample:

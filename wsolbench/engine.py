@@ -126,6 +126,7 @@ def _carry_out(job: Job, session: Session, about: dict[str, Any], rerun: bool) -
 
     # evaluate: outcomes at every threshold, on the images of val that may be looked at and on test
     splits = {"val": job.val_split, "test": job.chosen.test_split}
+    splits = {name: split for name, split in splits.items() if split.annotated}  # test is, or `open_job` had refused
     geometry = Geometry(info.resolution_HW, info.has_masks, info.has_boxes)
     reader = AnnotationReader()
     score = partial(
@@ -140,10 +141,8 @@ def _carry_out(job: Job, session: Session, about: dict[str, Any], rerun: bool) -
     )
     own = Scoring(geometry, convention=job.convention, dataset=config.dataset["name"], backbone=job.backbone or "-")
     same_content = job.convention is not None and job.convention.geometry == info.geometry
-    evaluated = {
-        "val": score("val", splits["val"], Scoring(geometry)),
-        "test": score("test", splits["test"], own if same_content else Scoring(geometry)),
-    }
+    scorings = {"val": Scoring(geometry), "test": own if same_content else Scoring(geometry)}
+    evaluated = {name: score(name, split, scorings[name]) for name, split in splits.items()}
     by_convention = evaluated["test"].parts
     if job.convention is not None and not same_content:  # its maps are of other image content: a pass of its own
         content = job.convention.geometry

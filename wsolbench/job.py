@@ -16,7 +16,7 @@ from wsolbench.errors import UsageError
 from wsolbench.method import Method, Training
 from wsolbench.preflight import check_device, check_writable
 from wsolbench.progress import Reporter, Silent
-from wsolbench.protocol import TrainingPlan, check_protocol, training_plan
+from wsolbench.protocol import TrainingPlan, check_annotated, check_protocol, training_plan
 from wsolbench.registry import DATASETS, METHODS
 from wsolbench.rundir import RunDirectory, digest, file_sha256, plain, run_path
 from wsolbench.subsets import Chosen, choose_images, protocol_name
@@ -104,6 +104,8 @@ def open_job(config: RunConfig, session: Session) -> Job:
     chosen = choose_images(config, dataset, fingerprint, session.bad_images)
     protocol = replace(config.protocol, name=protocol_name(config, chosen.subset))
     config = replace(config, protocol=protocol)
+    annotated = {"val": chosen.val_split.annotated, "test": chosen.test_split.annotated}
+    check_annotated(protocol, config.dataset["name"], annotated, dataset.info.has_boxes)
     convention, convention_split = _convention(config, dataset, chosen, session)
     backbone = config.backbone or method_class.default_backbone
     weights = _weights(config, backbone)

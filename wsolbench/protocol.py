@@ -7,6 +7,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
+from omegaconf import OmegaConf
+
 from wsolbench.config import CHECKPOINT_SELECTORS, SPLIT_OF, THRESHOLD_SELECTORS, Budget, ProtocolConfig, TrainConfig
 from wsolbench.data import Split, stable_seed, steps_per_epoch
 from wsolbench.errors import UsageError, unknown
@@ -36,6 +38,34 @@ def check_protocol(protocol: ProtocolConfig) -> None:
         value = getattr(protocol, name)
         if value is not None and value < 1:
             raise UsageError(f"protocol.{name}={value}: expected at least 1 image per class, or null for all")
+
+
+def check_annotated(protocol: ProtocolConfig, dataset: str, annotated: Mapping[str, bool], has_boxes: bool) -> None:
+    """Refuse a protocol whose threshold would be chosen on a split without ground truth, and say which presets remain.
+
+    Args:
+        protocol: of the run.
+        dataset: its name, for the sentence.
+        annotated: per split ("val", "test") whether it has boxes or masks.
+        has_boxes: of the data set; where there are only masks no threshold is chosen.
+
+    Raises:
+        UsageError: nothing could be scored or chosen.
+    """
+    from wsolbench.compose import protocol_presets
+
+    if not annotated["test"]:
+        raise UsageError(f"the test images of data set '{dataset}' have no boxes and no masks: no map could be scored")
+    if not has_boxes or annotated[SPLIT_OF[protocol.threshold]]:
+        return
+    remaining = [
+        name for name, path in protocol_presets().items() if annotated[SPLIT_OF[OmegaConf.load(path).threshold]]
+    ]
+    raise UsageError(
+        f"protocol '{protocol.name}' chooses its threshold by the boxes of {SPLIT_OF[protocol.threshold]}, but data set "
+        f"'{dataset}' has none there; give it some, or choose the threshold on test boxes, an oracle: "
+        f"--protocol {' or '.join(remaining)}"
+    )
 
 
 # --- training data ---------------------------------------------------------------------------------------------------

@@ -106,7 +106,11 @@ class ListedDataset(Dataset):
                 f"'{metadata.source('labels')}' holds class {metadata.labels.max()}, but the other splits have "
                 f"{self.info.num_classes} classes, 0 .. {self.info.num_classes - 1}"
             )
-        return ListedSplit(f"{self.registered_name}/{name}", metadata, self.images, self.images_expected())
+        return self.open_split(f"{self.registered_name}/{name}", metadata)
+
+    def open_split(self, name: str, metadata: Metadata) -> ListedSplit:
+        """The split over the lists of `metadata`; a data set whose images are annotated otherwise hands out its own."""
+        return ListedSplit(name, metadata, self.images, self.images_expected())
 
     def read_split(self, name: str) -> Metadata:
         """`read_lists`, once."""
@@ -133,6 +137,7 @@ class ListedSplit(Split):
     def __init__(self, name: str, metadata: Metadata, images: Path | None, expected: str) -> None:
         self.name, self.metadata, self.images, self.expected = name, metadata, images, expected
         self.ids, self.labels = metadata.ids, metadata.labels
+        self.annotated = metadata.boxes_M4 is not None or metadata.masks is not None
         self._index = {id: index for index, id in enumerate(metadata.ids)}
 
     def sample(self, index: int, augment: torch.Generator | None) -> Sample:
