@@ -14,11 +14,7 @@ from yaml import YAMLError
 
 from wsolbench.conventions import get_convention
 from wsolbench.errors import UsageError, unknown
-
-CHECKPOINT_SELECTORS = ("last",)
-SPLIT_OF = {"val-boxes": "val", "test-oracle": "test"}  # threshold selector -> the split whose boxes it looks at
-SELECTOR_OF = {split: selector for selector, split in SPLIT_OF.items()}
-THRESHOLD_SELECTORS = tuple(SPLIT_OF)
+from wsolbench.selectors import parse_checkpoint, parse_threshold
 
 
 class Optimizer(Enum):
@@ -67,10 +63,14 @@ class ProtocolConfig:
 
     name: str = "full"
     shots: int | None = None  # training images per class; None: all
+    fraction: float | None = None  # of every class's training images, at least one; None: all
     budget: Budget = Budget.steps  # what a k-shot run shares with the full run: optimizer steps, or epochs
-    checkpoint: str = "last"  # who chooses the checkpoint
-    threshold: str = "val-boxes"  # who chooses the threshold: val-boxes | test-oracle
+    checkpoint: str = "last"  # who chooses the checkpoint (wsolbench.selectors)
+    threshold: str = "val-boxes"  # who chooses the threshold
     val_per_class: int | None = None  # boxed val images per class used for selection; None: all
+    select_every: int = 1  # epochs between the checkpoints among which is chosen; one before training is among them
+    pseudo_boxes: str | None = None  # folder of pseudo-boxes of val, for val-pseudo
+    matrix: bool = False  # also score every checkpoint selector with every threshold selector
 
 
 @dataclass
@@ -160,6 +160,7 @@ def checked(config: DictConfig) -> RunConfig:
         ("train.lr", 0),
         ("protocol.shots", 1),
         ("protocol.val_per_class", 1),
+        ("protocol.select_every", 1),
         ("evaluate.batch_size", 1),
         ("evaluate.workers", 0),
         ("evaluate.threads", 1),
@@ -171,9 +172,12 @@ def checked(config: DictConfig) -> RunConfig:
     get_convention(run.evaluate.convention)
     if not 0 < run.evaluate.interval < 1:
         raise UsageError(f"evaluate.interval={run.evaluate.interval} is impossible: it lies between 0 and 1")
-    for key, selectors in (("checkpoint", CHECKPOINT_SELECTORS), ("threshold", THRESHOLD_SELECTORS)):
-        if (asked := getattr(run.protocol, key)) not in selectors:
-            raise unknown(f"protocol.{key}", asked, selectors)
+    if run.protocol.fraction is not None and not 0 < run.protocol.fraction <= 1:
+        raise UsageError(f"protocol.fraction={run.protocol.fraction} is impossible: it lies in (0, 1]")
+    if run.protocol.fraction is not None and run.protocol.shots is not None:
+        raise UsageError("protocol.shots and protocol.fraction contradict each other: give one of them")
+    parse_checkpoint(run.protocol.checkpoint)
+    parse_threshold(run.protocol.threshold)
     return run
 
 

@@ -21,6 +21,7 @@ from wsolbench.metrics.error_classes import ErrorClass, Errors, classify_errors
 from wsolbench.parts import Parts
 from wsolbench.progress import Reporter
 from wsolbench.protocol import AnnotationReader
+from wsolbench.selectors import Threshold
 from wsolbench.types import Annotation
 
 
@@ -99,7 +100,7 @@ class PerImage:
 
 
 def judge_images(
-    name: str, parts: Parts, split: Split, geometry: Geometry, threshold: float | None, reader: AnnotationReader
+    name: str, parts: Parts, split: Split, geometry: Geometry, threshold: Threshold | None, reader: AnnotationReader
 ) -> PerImage:
     """Compare the box of each image at the threshold with its true boxes.
 
@@ -113,7 +114,7 @@ def judge_images(
             truths.append(geometry.boxes(annotation))
     if threshold is None:
         return PerImage(levels, None, None, None)
-    boxes_n4 = parts.boxes_at(threshold)
+    boxes_n4 = parts.boxes_at(threshold.cuts(levels))
     iou_n = np.array([iou_matrix(box[None], truth).max() for box, truth in zip(boxes_n4, truths, strict=True)])
     correct_n = levels.ranks == 0 if (levels.ranks >= 0).all() else None
     return PerImage(levels, boxes_n4, iou_n, classify_errors(boxes_n4, truths, correct_n))
