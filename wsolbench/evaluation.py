@@ -104,7 +104,10 @@ def evaluate(
             prediction, seconds = _localize(method, batch, device)
             clock.add(len(batch.ids), seconds)
             has_truth = scoring.frame.has_boxes or scoring.frame.has_masks
-            annotations = reader.read(name, split, batch.ids) if has_truth or not scoring.reference else []
+            if has_truth:
+                annotations = reader.read(name, split, batch.ids)
+            else:
+                annotations = [Annotation(id, scoring.frame.resolution_HW) for id in batch.ids]
             pending.append(scorer.submit(_score, batch, prediction, annotations, scoring, config.threads))
             collect(QUEUE)
             advance(len(batch.ids))

@@ -271,8 +271,8 @@ def choose_checkpoint(
     outcomes: Callable[[int, str], Levels],
     settings: Settings,
 ) -> Checkpoint:
-    """The one of the checkpoints, given as ascending steps, with the best score; the earliest wins a tie."""
-    if selector.name == LAST:
+    """The one of the checkpoints, given as ascending steps, with the best score; the earliest wins a tie, one alone is the last."""
+    if selector.name == LAST or len(steps) == 1:
         return Checkpoint(steps[-1], LAST)
     scores, oracle = [], False
     for step in steps:
