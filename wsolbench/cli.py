@@ -16,11 +16,11 @@ from typing import NoReturn
 
 from wsolbench import __version__
 from wsolbench.errors import UsageError, WsolbenchError, unknown
+from wsolbench.formats import FORMATS
 from wsolbench.preflight import check_backbone, check_device, check_writable
 
 Handler = Callable[[argparse.Namespace, list[str]], int]
 
-FORMATS = ("table", "markdown", "csv")
 KINDS = ("methods", "datasets", "protocols", "backbones")
 
 
