@@ -27,7 +27,7 @@ from wsolbench.standings import (
     Row,
     Stat,
     columns_of,
-    leading,
+    order_rows,
 )
 
 if TYPE_CHECKING:
@@ -52,41 +52,54 @@ def load_records(results: Path, on_skip: Callable[[str], None] = _warn) -> list[
     Raises:
         WsolbenchError: the folder does not exist.
     """
+    return list(find_records(results, on_skip).values())
+
+
+def find_records(results: Path, on_skip: Callable[[str], None] = _warn) -> dict[Path, RunRecord]:
+    """Read records as `load_records` does, by the run directory they lie in."""
     results = Path(results)
     if not results.exists():
         raise WsolbenchError(f"there is no results folder '{results}'; `wsolbench run` makes one")
     base = results / "runs" if (results / "runs").is_dir() else results
     paths = [base] if base.is_file() else sorted(base.rglob("record.json"))
-    records = []
+    records = {}
     for path in paths:
         if "_classifiers" in path.relative_to(base).parts:
             continue
         try:
-            records.append(read_record(path))
+            records[path.parent] = read_record(path)
         except WsolbenchError as error:
             on_skip(f"{error}; it is left out")
     return records
 
 
-def summarise(records: Iterable[RunRecord]) -> list[Group]:
-    """Group records into tables: rows per method and configuration, mean and spread over seeds, best marks."""
+def summarise(records: Iterable[RunRecord], *, any_data: bool = False) -> list[Group]:
+    """Group records into tables: rows per method and configuration, mean and spread over seeds, best marks.
+
+    `any_data` puts runs on different data of one name into one table, which then says so: their numbers are not comparable.
+    """
     grouped: dict[tuple[str, str, str, str], list[RunRecord]] = defaultdict(list)
     for record in records:
-        grouped[record.dataset, _data_key(record), record.protocol, record.backbone].append(record)
-    labels = _dataset_labels([group[0] for group in grouped.values()])
+        data = "" if any_data else _data_key(record)
+        grouped[record.dataset, data, record.protocol, record.backbone].append(record)
+    mixed = set(_mixed(grouped.values())) if any_data else set()
+    if any_data:
+        labels = {key[:2]: f"{key[0]}{' (forced: different data)' * (key[0] in mixed)}" for key in grouped}
+    else:
+        labels = _dataset_labels([group[0] for group in grouped.values()])
     references = {key[:3]: _rows(group) for key, group in grouped.items() if key[3] == NO_BACKBONE}
     groups = []
     for key in sorted(grouped, key=_group_order):
         dataset, data, protocol, backbone = key
         rows, notes = _rows(grouped[key])
-        rows = _mark_best(_order(rows))
+        rows = order_rows(rows) if dataset in mixed else _mark_best(order_rows(rows))
         if backbone != NO_BACKBONE:
-            shared = _order(references.get(key[:3], ([], []))[0])
+            shared = order_rows(references.get(key[:3], ([], []))[0])
             rows += [replace(row, reference=True) for row in shared]
         groups.append(
             Group(
                 dataset=labels[dataset, data],
-                data=str(grouped[key][0].provenance.get("data_fingerprint") or ""),
+                data="" if dataset in mixed else str(grouped[key][0].provenance.get("data_fingerprint") or ""),
                 backbone=ANY_BACKBONE if backbone == NO_BACKBONE else backbone,
                 protocol=protocol,
                 columns=columns_of(rows),
@@ -95,6 +108,13 @@ def summarise(records: Iterable[RunRecord]) -> list[Group]:
             )
         )
     return groups
+
+
+def _mixed(groups: Iterable[Sequence[RunRecord]]) -> list[str]:
+    """Names that stand for different data."""
+    keys = {(record.dataset, _data_key(record)) for group in groups for record in group}
+    names = [name for name, _ in keys]
+    return [name for name in names if names.count(name) > 1]
 
 
 def _data_key(record: RunRecord) -> str:
@@ -156,7 +176,8 @@ def _identity(record: RunRecord) -> dict[str, Hashable]:
         options = {key: value for key, value in options.items() if not key.startswith("train.")}
     weights = str(record.provenance.get("weights_sha256") or "none")[:8]
     version = str(record.provenance.get("method_version"))
-    return options | {"device": device(record), "weights": weights, "version": version}
+    made = {"device": device(record), "weights": weights, "version": version}
+    return options | made | {"data": str(record.provenance.get("data_fingerprint") or "")[:8]}
 
 
 def _differences(options: Sequence[dict[str, Hashable]], limit: int = 3) -> list[str]:
@@ -227,7 +248,7 @@ def _row(method: str, variant: str, records: Sequence[RunRecord]) -> tuple[Row, 
         deterministic=deterministic,
         test_selected=any(run.test_selected for run in shown),
         values={column: _stat(found) for column, found in cells.items()},
-        cost={name: _spread(values) for name, values in costs.items()},
+        cost={name: spread_of(values) for name, values in costs.items()},
         records=tuple(shown),
     )
     return row, len(records) - len(runs)
@@ -236,17 +257,12 @@ def _row(method: str, variant: str, records: Sequence[RunRecord]) -> tuple[Row, 
 def _stat(cells: Sequence[Cell]) -> Stat:
     if len(cells) == 1:
         return Stat(cells[0].value, 1, low=cells[0].low, high=cells[0].high)
-    return _spread([cell.value for cell in cells])
+    return spread_of([cell.value for cell in cells])
 
 
-def _spread(values: Sequence[float]) -> Stat:
+def spread_of(values: Sequence[float]) -> Stat:
+    """Mean and sample standard deviation."""
     return Stat(statistics.fmean(values), len(values), statistics.stdev(values) if len(values) > 1 else None)
-
-
-def _order(rows: Sequence[Row]) -> list[Row]:
-    column = leading(columns_of(rows))
-    worst = Stat(-1.0, 0)
-    return sorted(rows, key=lambda row: (-(row.values.get(column, worst) if column else worst).mean, row.label))
 
 
 def _mark_best(rows: Sequence[Row]) -> list[Row]:
@@ -282,4 +298,4 @@ def write_results(records: Iterable[RunRecord], folder: Path, command: str) -> l
     from wsolbench.formats import write
     from wsolbench.tables import document
 
-    return write(document(summarise(records), command), folder)
+    return write(document(summarise(records)), folder, command)

@@ -143,3 +143,10 @@ def leading(columns: Iterable[Column]) -> Column | None:
         ),
         default=None,
     )
+
+
+def order_rows(rows: Sequence[Row]) -> list[Row]:
+    """Rows by the leading column, the highest mean first."""
+    column = leading(columns_of(rows))
+    worst = Stat(-1.0, 0)
+    return sorted(rows, key=lambda row: (-(row.values.get(column, worst) if column else worst).mean, row.label))

@@ -114,11 +114,11 @@ def source(group: Group) -> str:
 
 
 def legend(
-    groups: Sequence[Group], signs: Signs, spread: Spread = "std", order: str | None = None, among: str = "table"
+    groups: Sequence[Group], signs: Signs, spread: Spread = "std", order: str | None = None, costs: bool = True
 ) -> list[str]:
     """One sentence for each sign the tables use; signs that do not occur, or only in what is dropped, are not explained.
 
-    `order` names what the rows are ordered by where it is not the leading column.
+    `order` names what the rows are ordered by where it is not the leading column; without `costs` only metrics are shown.
     """
     rows = [row for group in groups for row in group.rows]
     columns = [column for group in groups for column in group.columns if column.metric not in signs.dropped]
@@ -146,7 +146,7 @@ def legend(
         lines.append("‡ the checkpoint or the hyper-parameters saw test boxes.")
     if any(row.best for row in rows):
         proof = "" if tested else "; no test of significance"
-        lines.append(f"{signs.best} highest mean of its column within its {among}{proof}.")
+        lines.append(f"{signs.best} highest mean of its column within its table{proof}.")
     if signs.second and any(row.second for row in rows):
         lines.append(f"{signs.second} second highest.")
     if tested:
@@ -160,23 +160,20 @@ def legend(
             "BoxAcc plateau: share of all thresholds that are next to the best one and within 1 point of MaxBoxAcc; "
             "BoxAcc area: mean box accuracy over all thresholds; neither is marked."
         )
-    if any("eval_images_per_second" in row.cost for row in rows):
+    if costs and any("eval_images_per_second" in row.cost for row in rows):
         lines.append("images/s: during evaluation.")
     if orders:
         lines.append(f"Rows are ordered by {' or '.join(orders)}.")
     return lines
 
 
-def document(
-    groups: Sequence[Group], command: str | None = None, spread: Spread = "std", order: str | None = None
-) -> Document:
+def document(groups: Sequence[Group], spread: Spread = "std", order: str | None = None) -> Document:
     """The tables of all groups; as tidy rows one per method, configuration, backbone and protocol, without repeats."""
     return Document(
         title="Leaderboard",
         sheets=tuple(_sheet(group, spread) for group in groups),
         legend=partial(legend, groups, spread=spread, order=order),
         records=_tidy(groups),
-        command=command,
         dispensable=_DISPENSABLE,
         early=len(DESCRIPTIONS),
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -44,10 +45,15 @@ def show(document: Document, format: str = "table", console: Console | None = No
     raise unknown("format", format, FORMATS)
 
 
-def write(document: Document, folder: Path, name: str = "leaderboard") -> list[Path]:
-    """Write `<name>.md` and `<name>.csv` into `folder`, atomically; a `WsolbenchError` where that cannot be."""
+def write(document: Document, folder: Path, command: str) -> list[Path]:
+    """Write a document, with the `command` that made it, as .md and .csv named by its title (`leaderboard.md`).
+
+    Raises:
+        WsolbenchError: the folder cannot be written.
+    """
     from wsolbench.rundir import write_text
 
+    document, name = replace(document, command=command), document.title.lower().replace(" ", "-")
     folder = Path(folder)
     written = []
     try:
