@@ -62,14 +62,16 @@ def with_reported(document: Document, groups: Sequence[Group], entries: Sequence
         {**record, **_columns_of(_about(group, row, entries), sources)}
         for record, (group, row) in zip(document.records, own, strict=True)
     ]
-    parts, legend = reported_sheets(entries, sources), document.legend
+    parts, legend, early = [*sheets, *reported_sheets(entries, sources)], document.legend, document.early
+    if parts:  # below the last table, once
+        parts[-1] = replace(parts[-1], notes=(*parts[-1].notes, *sources.notes(entries)))
     return replace(
         document,
-        sheets=(*sheets, *parts),
+        sheets=tuple(parts),
         legend=lambda signs: [*(legend(signs) if groups else ["- means no value."]), _LEGEND],
         records=[*measured, *map(_tidy, entries)],
         empty="No published numbers.",
-        dispensable=(*document.dispensable, *_dispensable(entries)),
+        dispensable=(*document.dispensable[:early], *_dispensable(entries), *document.dispensable[early:]),
     )
 
 
@@ -101,15 +103,15 @@ def _sheet(title: str, entries: Sequence[Reported], sources: Sources) -> Sheet:
         venue = Field(f"{same[0].venue} {same[0].year}".strip())
         values = [_field([entry for entry in same if entry.metric == metric]) for metric in metrics]
         shown.append(Line((Field(method), venue, Field(sources.cite(same)), *values)))
-    return Sheet(title, tuple(heads), tuple(shown), sources.notes(entries))
+    return Sheet(title, tuple(heads), tuple(shown))
 
 
 def _field(entries: Sequence[Reported]) -> Field:
-    """All that was printed for one cell, as it was printed."""
+    """All that was printed for one cell, as it was printed; of equal numbers the one with most decimals."""
     if not entries:
         return NOTHING
-    ordered = sorted(entries, key=lambda entry: entry.value)
-    return Field(" / ".join(dict.fromkeys(entry.text for entry in ordered)))
+    ordered = sorted(entries, key=lambda entry: (entry.value, entry.decimals))
+    return Field(" / ".join({entry.value: entry.text for entry in ordered}.values()))
 
 
 def _joined(sheet: Sheet, group: Group, entries: Sequence[Reported], sources: Sources) -> Sheet:
@@ -126,8 +128,7 @@ def _joined(sheet: Sheet, group: Group, entries: Sequence[Reported], sources: So
             same = [entry for entry in published if entry.metric == metric]
             fields.append(replace(_field(same), detail=sources.cite(same)) if same else NOTHING)
         lines.append(replace(line, fields=(*line.fields, *fields)))
-    cited = [entry for each in about for entry in each]
-    return replace(sheet, heads=(*sheet.heads, *heads), lines=tuple(lines), notes=(*sheet.notes, *sources.notes(cited)))
+    return replace(sheet, heads=(*sheet.heads, *heads), lines=tuple(lines))
 
 
 def _about(group: Group, row: Row, entries: Iterable[Reported]) -> list[Reported]:

@@ -8,6 +8,8 @@ from wsolbench.sheets import Document, Field, Head, Line, Sheet, Signs
 
 SIGNS = Signs(best="Bold:", second="Underlined:")
 
+_FLOATS = 15  # as many as LaTeX holds back at a time; tables of one document may have no text between them
+
 _ESCAPES = {
     "\\": r"\textbackslash{}", "{": r"\{", "}": r"\}", "$": r"\$", "&": r"\&", "#": r"\#", "%": r"\%", "_": r"\_",
     "^": r"\textasciicircum{}", "~": r"\textasciitilde{}", "<": r"\textless{}", ">": r"\textgreater{}",
@@ -34,7 +36,9 @@ def to_latex(document: Document) -> str:
         lines.append(f"% made by: {' '.join(document.command.split())}")
     if not document.sheets:
         return "\n".join([*lines, f"% {document.empty}"]) + "\n"
-    for sheet in document.sheets:
+    for number, sheet in enumerate(document.sheets):
+        if number and number % _FLOATS == 0:
+            lines += ["", r"\clearpage"]
         lines += ["", *_sheet(sheet)]
     return "\n".join([*lines, "", *(f"% {line}" for line in document.legend(SIGNS))]) + "\n"
 
