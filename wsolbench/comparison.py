@@ -12,6 +12,7 @@ import numpy as np
 
 from wsolbench.cells import RESAMPLES
 from wsolbench.errors import UsageError, WsolbenchError, unknown
+from wsolbench.leaderboard import data_of
 from wsolbench.levels import Levels, load_levels
 from wsolbench.paired import LEVEL, Paired, holm, paired_test, statistic_of, value_of
 from wsolbench.record import Cell, RunRecord
@@ -228,14 +229,6 @@ def _apart(methods: Sequence[str], records: Sequence[RunRecord], forced: bool) -
 
 def _list(names: Iterable[str]) -> str:
     return ", ".join(sorted(names))
-
-
-def data_of(record: RunRecord) -> str:
-    """Revision and fingerprint of a run's data, for a sentence."""
-    return (
-        f"revision {record.provenance.get('data_revision') or 'unknown'}, "
-        f"fingerprint {str(record.provenance.get('data_fingerprint') or 'unknown')[:12]}"
-    )
 
 
 def _interval(record: RunRecord) -> float:

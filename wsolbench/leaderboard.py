@@ -92,6 +92,9 @@ def summarise(records: Iterable[RunRecord], *, any_data: bool = False) -> list[G
     for key in sorted(grouped, key=_group_order):
         dataset, data, protocol, backbone = key
         rows, notes = _rows(grouped[key])
+        if dataset in mixed:
+            told = dict.fromkeys(f"{record.method}: {data_of(record)}" for record in grouped[key])
+            notes = [f"forced: runs on different data, nothing is comparable ({'; '.join(told)})", *notes]
         rows = order_rows(rows) if dataset in mixed else _mark_best(order_rows(rows))
         if backbone != NO_BACKBONE:
             shared = order_rows(references.get(key[:3], ([], []))[0])
@@ -119,6 +122,13 @@ def _mixed(groups: Iterable[Sequence[RunRecord]]) -> list[str]:
 
 def _data_key(record: RunRecord) -> str:
     return str(record.provenance.get("data_fingerprint") or json.dumps(record.config.get("dataset"), sort_keys=True))
+
+
+def data_of(record: RunRecord) -> str:
+    """Revision and fingerprint of a run's data, for a sentence."""
+    found = record.provenance
+    revision, fingerprint = (found.get(name) or "unknown" for name in ("data_revision", "data_fingerprint"))
+    return f"revision {revision}, fingerprint {str(fingerprint)[:12]}"
 
 
 def _group_order(key: tuple[str, str, str, str]) -> tuple[Any, ...]:

@@ -129,8 +129,8 @@ def legend(
     tested = any(row.tied for row in rows)
     lines = ["Percent; - means no value."]
     if any(stat.std is not None for stat in stats):
-        told = {"std": "sample standard deviation over seeds", "t": "half of the 95 % t-interval over seeds"}
-        lines.append(f"± is the {told[spread]}.")
+        told = {"std": "the sample standard deviation over seeds", "t": "half of the 95 % t-interval over seeds"}
+        lines.append(f"± is {told[spread]}.")
     if any(stat.low is not None for stat in stats):
         lines.append("[low, high] is the 95 % bootstrap interval over the test images of a single run.")
     if any(column.title.endswith("@val") for column in columns):
@@ -216,7 +216,7 @@ def _tidy(groups: Sequence[Group]) -> list[dict[str, Any]]:
             for column in columns:
                 stat = row.values.get(column)
                 oracle = " (test-oracle)" if column.oracle and "test-oracle" not in column.title else ""
-                for name in ("mean", "std", "n", "low", "high"):
+                for name in ("mean", "std", "n", "low", "high", "half_width"):
                     values[f"{column.title}{oracle} {name}"] = None if stat is None else getattr(stat, name)
             for cost in costs:
                 for name in ("mean", "std"):

@@ -63,12 +63,12 @@ def _table(sheet: Sheet, dropped: Sequence[str], two_lines: bool) -> Table:
     table = Table(box=SIMPLE_HEAD, padding=(0, 1, 0, 0), show_edge=False, pad_edge=False, header_style="")
     for index in kept:
         head = sheet.heads[index]
-        if index == 0:
+        if head.kind == "text":
             table.add_column(str(head), overflow="fold", max_width=_NARROW if two_lines else None)
         elif head.kind == "value":
             table.add_column(_title(head), no_wrap=True)
         else:
-            table.add_column(str(head), justify="right" if head.kind == "cost" else "left", no_wrap=True)
+            table.add_column(str(head), justify="right", no_wrap=True)
     for line in sheet.lines:
         style = "dim" if line.muted else ""
         fields = [_field(line.fields[index], sheet.heads[index], two_lines) for index in kept]
