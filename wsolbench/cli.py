@@ -14,13 +14,13 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NoReturn
 
-from wsolbench import __version__
+from wsolbench import __version__, board_flags
 from wsolbench.errors import UsageError, WsolbenchError, unknown
+from wsolbench.formats import FORMATS
 from wsolbench.preflight import check_backbone, check_device, check_writable
 
 Handler = Callable[[argparse.Namespace, list[str]], int]
 
-FORMATS = ("table", "markdown", "csv")
 KINDS = ("methods", "datasets", "protocols", "backbones")
 
 
@@ -185,13 +185,10 @@ def build_parser() -> argparse.ArgumentParser:
     board = verb(
         "leaderboard",
         _leaderboard,
-        "Print the table of all finished runs, grouped by data set, backbone and protocol.",
-        "wsolbench leaderboard results --format markdown",
+        "Print finished runs by data set, backbone and protocol; select, pivot, compare; published numbers beside them.",
+        board_flags.EXAMPLE,
     )
-    board.add_argument("results", nargs="?", default="results", help="folder given to run as --out (default: results)")
-    board.add_argument("--format", default="table", metavar="NAME", help=f"{', '.join(FORMATS)} (default: table)")
-
-    board.add_argument("--write", metavar="DIR", type=Path, help="also write leaderboard.md and leaderboard.csv there")
+    board_flags.add_flags(board)
 
     profile = verb(
         "profile",
@@ -318,19 +315,13 @@ def _evaluate(arguments: argparse.Namespace, rest: list[str]) -> int:
 def _leaderboard(arguments: argparse.Namespace, rest: list[str]) -> int:
     if arguments.format not in FORMATS:
         raise unknown("format", arguments.format, FORMATS)
-    results = Path(arguments.results)
-    if not results.is_dir():
-        raise UsageError(f"'{results}' is no folder of results; 'wsolbench run --methods A,B' makes one")
-    from wsolbench.leaderboard import load_records, render
+    from wsolbench.board import build
+    from wsolbench.formats import show, write
 
-    records = load_records(results)
-    if not records:
-        raise WsolbenchError(f"'{results}' holds no finished run; 'wsolbench run --methods A,B' makes some")
-    _print(render(records, arguments.format))
+    document = build(Path(arguments.results), board_flags.view_of(arguments))
+    _print(show(document, arguments.format))
     if arguments.write is not None:
-        from wsolbench.leaderboard import write_results
-
-        for path in write_results(records, arguments.write, f"wsolbench leaderboard {results}"):
+        for path in write(document, arguments.write, board_flags.command_of(arguments)):
             print(path, file=sys.stderr)
     return 0
 
