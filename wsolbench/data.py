@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar, cast
 
@@ -34,6 +34,7 @@ class DatasetInfo:
     has_boxes: bool = True
     has_masks: bool = False
     geometry: Geometry = "resize"  # what of an image is seen in val and test: all of it, or the middle of a larger one
+    expected_counts: dict[str, int] = field(default_factory=dict)  # images per split of the complete data set, if known
 
     @property
     def num_classes(self) -> int:
