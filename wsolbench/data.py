@@ -16,6 +16,7 @@ from torch.utils.data import DataLoader
 from torch.utils.data import Dataset as TorchDataset
 
 from wsolbench.conventions import Geometry
+from wsolbench.errors import WsolbenchError
 from wsolbench.interrupt import leave_to_parent
 from wsolbench.types import Annotation, Batch, Sample
 
@@ -117,7 +118,7 @@ def stable_seed(*parts: object) -> int:
     return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8).digest(), "big") >> 1
 
 
-class _Augmented(TorchDataset[Sample]):
+class _Augmented(TorchDataset[Sample | WsolbenchError]):
     """Images by (epoch, index): augmentation comes from (seed, epoch, id), whichever worker loads the image."""
 
     def __init__(self, split: Split, seed: int) -> None:
@@ -126,10 +127,10 @@ class _Augmented(TorchDataset[Sample]):
     def __len__(self) -> int:
         return len(self.split)
 
-    def __getitem__(self, key: tuple[int, int]) -> Sample:
+    def __getitem__(self, key: tuple[int, int]) -> Sample | WsolbenchError:
         epoch, index = key
         seed = stable_seed("augment", self.seed, epoch, self.split.ids[index])
-        return self.split.sample(index, torch.Generator().manual_seed(seed))
+        return _sample(self.split, index, torch.Generator().manual_seed(seed))
 
 
 @dataclass(frozen=True)
@@ -157,15 +158,36 @@ class _Steps:
                 step += 1
 
 
-class _Plain(TorchDataset[Sample]):
+class _Plain(TorchDataset[Sample | WsolbenchError]):
     def __init__(self, split: Split) -> None:
         self.split = split
 
     def __len__(self) -> int:
         return len(self.split)
 
-    def __getitem__(self, index: int) -> Sample:
-        return self.split[index]
+    def __getitem__(self, index: int) -> Sample | WsolbenchError:
+        return _sample(self.split, index, None)
+
+
+def _sample(split: Split, index: int, augment: torch.Generator | None) -> Sample | WsolbenchError:
+    """The sample, or what is wrong with it: torch would raise a worker's error again with its traceback as the message."""
+    try:
+        return split.sample(index, augment)
+    except WsolbenchError as error:
+        return error
+
+
+def _collate(samples: Sequence[Sample | WsolbenchError]) -> Batch | WsolbenchError:
+    error = next((sample for sample in samples if isinstance(sample, WsolbenchError)), None)
+    return error or collate(cast(Sequence[Sample], samples))
+
+
+def _batches(loader: DataLoader[Any]) -> Iterator[Batch]:
+    """What the workers have loaded; an error they met is raised here, in the parent, as the sentence it was."""
+    for batch in loader:
+        if isinstance(batch, WsolbenchError):
+            raise batch
+        yield batch
 
 
 def collate(samples: Sequence[Sample]) -> Batch:
@@ -188,25 +210,26 @@ def steps_per_epoch(images: int, batch_size: int) -> int:
 
 def train_steps(
     split: Split, indices: Sequence[int], *, batch_size: int, seed: int, first: int, last: int, workers: int = 0
-) -> DataLoader[Any]:
+) -> Iterator[Batch]:
     """The batches of optimizer steps first .. last - 1 over `indices`, through as many epochs as that takes.
 
     A step's batch is a function of (seed, step) alone, so training can go on from any step. One loader for all epochs:
     workers live through them, which few-shot training with its epochs of one step would not survive otherwise.
     """
-    return DataLoader(
+    loader = DataLoader(
         _Augmented(split, seed),
         batch_sampler=_Steps(indices, batch_size, seed, first, last),
-        collate_fn=collate,
+        collate_fn=_collate,
         num_workers=workers,
         worker_init_fn=leave_to_parent,
         generator=torch.Generator().manual_seed(0),  # keeps the global generator untouched
     )
+    return _batches(loader)
 
 
 def train_batches(
     split: Split, indices: Sequence[int], *, batch_size: int, seed: int, epoch: int, workers: int = 0
-) -> DataLoader[Any]:
+) -> Iterator[Batch]:
     """One epoch of `train_steps`."""
     count = steps_per_epoch(len(indices), batch_size)
     return train_steps(
@@ -244,9 +267,9 @@ def eval_batches(split: Split, *, batch_size: int, workers: int = 0, skip: int =
         _Plain(split),
         batch_size=batch_size,
         sampler=range(skip, len(split)),
-        collate_fn=collate,
+        collate_fn=_collate,
         num_workers=workers,
         worker_init_fn=leave_to_parent,
         generator=torch.Generator().manual_seed(0),
     )
-    yield from loader
+    yield from _batches(loader)
