@@ -125,7 +125,7 @@ def _carry_out(job: Job, session: Session, about: dict[str, Any], rerun: bool) -
 
     # evaluate: outcomes at every threshold, on the images of val that may be looked at and on test
     splits = {"val": job.val_split, "test": job.dataset.split("test")}
-    geometry = Geometry(info.resolution_HW, info.has_masks, info.has_boxes)
+    geometry = Geometry(info.resolution_HW, info.has_masks, info.has_boxes, info.geometry)
     reader = AnnotationReader()
     score = partial(
         evaluate,
