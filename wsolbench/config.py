@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from enum import Enum
 from pathlib import PurePath
 from typing import Any, cast
@@ -115,6 +115,35 @@ class RunConfig:
     out: str = "results"  # runs are written below out/runs
     experiment: str | None = None  # the recipe file the values came from
     recipe: str | None = None  # and its variant, e.g. paper; None: what the authors' code does
+
+
+# What the field of a plug-in's Config says about itself, as `field(default=..., metadata=IDLE)`.
+IDLE = {"decides": "nothing"}  # a path, a speed: the same numbers whatever its value
+YOUNG = {"decides": "unless default"}  # added when there were runs already: their hashes hold at the default
+
+
+def deciding(config: Any) -> dict[str, Any]:
+    """The options of a plug-in that decide numbers: without IDLE fields, and without YOUNG ones that have their default.
+
+    >>> @dataclass
+    ... class Config:
+    ...     proxy: bool = False
+    ...     geometry: str = field(default="resize", metadata=YOUNG)
+    ...     cache: str | None = field(default=None, metadata=IDLE)
+    >>> deciding(Config(cache="pixels")), deciding(Config(geometry="centre-crop"))
+    ({'proxy': False}, {'proxy': False, 'geometry': 'centre-crop'})
+    """
+    kept = {}
+    for option in fields(config):
+        value, decides = getattr(config, option.name), option.metadata.get("decides")
+        if decides is None or (decides == YOUNG["decides"] and value != option.default):
+            kept[option.name] = value
+    return kept
+
+
+def deciding_text(config: Any) -> str:
+    """`deciding` as text, in the form of a dataclass's `repr`."""
+    return f"{type(config).__qualname__}({', '.join(f'{name}={value!r}' for name, value in deciding(config).items())})"
 
 
 def to_yaml(config: RunConfig) -> str:

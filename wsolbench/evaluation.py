@@ -99,7 +99,8 @@ def evaluate(
             while len(pending) > keep:
                 parts.add(pending.popleft().result())
 
-        for batch in eval_batches(split, batch_size=config.batch_size, workers=config.workers, skip=done):
+        pin = device.type == "cuda"
+        for batch in eval_batches(split, batch_size=config.batch_size, workers=config.workers, skip=done, pin=pin):
             torch.manual_seed(stable_seed("evaluate", seed, name, batch.ids[0]))  # for methods that draw
             prediction, seconds = _localize(method, batch, device)
             clock.add(len(batch.ids), seconds)

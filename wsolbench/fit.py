@@ -71,6 +71,7 @@ def fit(
             first=step,
             last=plan.steps,
             workers=train.workers,
+            pin=device.type == "cuda",
         ):
             factor = lr_factor(step, plan, train)
             for group in optimizer.param_groups:

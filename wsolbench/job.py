@@ -9,7 +9,7 @@ from typing import Any, Literal
 import torch
 
 from wsolbench.bad_images import BadImages
-from wsolbench.config import ProtocolConfig, RunConfig, build_dataset_config, build_method_config
+from wsolbench.config import ProtocolConfig, RunConfig, build_dataset_config, build_method_config, deciding
 from wsolbench.conventions import CONVENTIONS, Convention, get_convention
 from wsolbench.data import Dataset, Split, create_dataset
 from wsolbench.errors import UsageError
@@ -220,9 +220,9 @@ def resolve_device(name: str) -> torch.device:
 
 
 def _options(build: Any, cls: type[Any], chosen: dict[str, Any]) -> dict[str, Any]:
-    """A plug-in's options with defaults filled in: a default that is spelled out is the same run."""
+    """A plug-in's deciding options with defaults filled in: a default that is spelled out is the same run."""
     values = {name: value for name, value in chosen.items() if name != "name"}
-    filled: dict[str, Any] = plain(build(cls, chosen["name"], values))
+    filled: dict[str, Any] = plain(deciding(build(cls, chosen["name"], values)))
     return {"name": chosen["name"], **filled}
 
 

@@ -26,7 +26,7 @@ from wsolbench.cells import V1_INTERVAL, V2_INTERVAL
 from wsolbench.errors import WsolbenchError
 from wsolbench.levels import IOUS, Levels
 from wsolbench.record import Cell
-from wsolbench.resampling import Statistic, best_of, mean_of
+from wsolbench.resampling import Statistic, best_of, mean_of, read_at_best
 
 LEVEL = 0.05  # of significance
 
@@ -107,7 +107,10 @@ def statistic_of(levels: Levels, cell: Cell, interval: float) -> Statistic:
         )
         if metric.endswith("Cls") and top_n is not None:
             return mean_of(top_n)
-        if cell.metric in ("GT-known", "Top-1 Loc", "Top-5 Loc") and (cell.oracle or cell.threshold_by is not None):
+        of_a_list = str(cell.threshold_by).startswith(
+            "test-oracle:"
+        )  # chosen among few thresholds, by another criterion
+        if cell.metric in ("GT-known", "Top-1 Loc", "Top-5 Loc") and cell.threshold_by is not None and not of_a_list:
             return _at_threshold(levels, cell, interval, top_n)
         if cell.metric == "MaxBoxAcc":
             return best_of(levels.hits(levels.distinct(threshold_grid(V1_INTERVAL))))
@@ -126,7 +129,7 @@ def _at_threshold(levels: Levels, cell: Cell, interval: float, top_n: npt.NDArra
         hits_n = levels.hits_otsu()
     elif cell.oracle:
         hits_nT = levels.hits(levels.distinct(threshold_grid(interval)))
-        return best_of(hits_nT, read_nT=None if top_n is None else hits_nT & top_n[:, None])
+        return best_of(hits_nT) if top_n is None else read_at_best([hits_nT], hits_nT & top_n[:, None])
     else:
         assert cell.threshold is not None
         hits_n = levels.hits(cell.threshold)

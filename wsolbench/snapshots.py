@@ -51,7 +51,7 @@ class Evaluator:
     def frame(self, name: str) -> Geometry:
         """What a split looks like where maps and boxes are compared."""
         info, annotated = self.job.dataset.info, self.splits[name].annotated
-        return Geometry(info.resolution_HW, info.has_masks and annotated, info.has_boxes and annotated)
+        return Geometry(info.resolution_HW, info.has_masks and annotated, info.has_boxes and annotated, info.geometry)
 
     def __call__(self, name: str, folder: Path) -> Evaluated:
         """The outcomes on "val" or "test"; parts of them are kept in `folder`."""

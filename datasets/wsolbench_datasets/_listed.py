@@ -10,23 +10,25 @@ from __future__ import annotations
 import hashlib
 from abc import abstractmethod
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import ClassVar
+from typing import ClassVar, cast, get_args
 
 import cv2
 import numpy as np
 import numpy.typing as npt
 import torch
-from PIL import Image
 
 from wsolbench.boxes import resize_mask
+from wsolbench.config import IDLE, YOUNG, deciding_text
+from wsolbench.conventions import Geometry
 from wsolbench.data import Dataset, DatasetInfo, Split
-from wsolbench.errors import BadImage, WsolbenchError, unknown
-from wsolbench.ids import safe_path
+from wsolbench.errors import WsolbenchError, unknown
 from wsolbench.metadata import MaskFiles, Metadata
 from wsolbench.types import Annotation, Sample
-from wsolbench_datasets._pixels import RESOLUTION, as_rgb, normalised, pixels, read_header, training_pixels
+from wsolbench_datasets._decode import read_header
+from wsolbench_datasets._images import ListedImages, path_of
+from wsolbench_datasets._pixels import RESOLUTION
 
 REVISION = "1"  # moves when the same files give other samples or annotations
 
@@ -34,6 +36,9 @@ REVISION = "1"  # moves when the same files give other samples or annotations
 @dataclass
 class ListedConfig:
     """Options of every data set of listed images."""
+
+    geometry: str = field(default="resize", metadata=YOUNG)  # what val and test show: resize | centre-crop (SAT, BAS)
+    cache: str | None = field(default=None, metadata=IDLE)  # a folder in which resized pixels are kept; docs/loading.md
 
 
 class ListedDataset(Dataset):
@@ -43,6 +48,7 @@ class ListedDataset(Dataset):
     """
 
     Config: ClassVar[type] = ListedConfig
+    config: ListedConfig
     title: ClassVar[str]
     citation: ClassVar[str]
     licence: ClassVar[str]
@@ -53,6 +59,8 @@ class ListedDataset(Dataset):
 
     def __init__(self, config: ListedConfig, *, root: str | Path | None = None) -> None:
         super().__init__(config, root=root)
+        if config.geometry not in get_args(Geometry):
+            raise unknown("geometry", config.geometry, get_args(Geometry), f" of data set '{self.registered_name}'")
         self._read: dict[str, Metadata] = {}
         self._info: DatasetInfo | None = None
 
@@ -94,8 +102,13 @@ class ListedDataset(Dataset):
                 counts={name: self.count(name) for name in self.splits},
                 has_boxes=any(metadata.boxes_M4 is not None for metadata in annotated),
                 has_masks=any(metadata.masks is not None for metadata in annotated),
+                geometry=self.geometry,
             )
         return self._info
+
+    @property
+    def geometry(self) -> Geometry:
+        return cast(Geometry, self.config.geometry)
 
     def split(self, name: str) -> ListedSplit:
         if name not in self.splits:
@@ -110,7 +123,8 @@ class ListedDataset(Dataset):
 
     def open_split(self, name: str, metadata: Metadata) -> ListedSplit:
         """The split over the lists of `metadata`; a data set whose images are annotated otherwise hands out its own."""
-        return ListedSplit(name, metadata, self.images, self.images_expected())
+        cache = None if self.config.cache is None else Path(self.config.cache).expanduser()
+        return ListedSplit(name, metadata, self.images, self.images_expected(), self.geometry, cache)
 
     def read_split(self, name: str) -> Metadata:
         """`read_lists`, once."""
@@ -124,7 +138,7 @@ class ListedDataset(Dataset):
 
     def fingerprint(self) -> str:
         """Hash over options and the files of lists, boxes included: ILSVRC's training list need not be parsed for it."""
-        digest = hashlib.sha256(f"{self.revision}|{self.registered_name}|{self.config!r}".encode())
+        digest = hashlib.sha256(f"{self.revision}|{self.registered_name}|{deciding_text(self.config)}".encode())
         for name, path in self.list_files():
             content = path.read_bytes().replace(b"\r\n", b"\n").strip(b"\n")
             digest.update(f"{name}:{len(content)}\n".encode() + content)
@@ -134,17 +148,32 @@ class ListedDataset(Dataset):
 class ListedSplit(Split):
     """One role of a `ListedDataset`; images and masks are opened when asked for."""
 
-    def __init__(self, name: str, metadata: Metadata, images: Path | None, expected: str) -> None:
+    def __init__(
+        self,
+        name: str,
+        metadata: Metadata,
+        images: Path | None,
+        expected: str,
+        geometry: Geometry = "resize",
+        cache: Path | None = None,
+    ) -> None:
         self.name, self.metadata, self.images, self.expected = name, metadata, images, expected
+        self.geometry, self.cache = geometry, cache
         self.ids, self.labels = metadata.ids, metadata.labels
         self.annotated = metadata.boxes_M4 is not None or metadata.masks is not None
         self._index = {id: index for index, id in enumerate(metadata.ids)}
+        self._packed: ListedImages | None = None
+
+    def for_loading(self) -> ListedImages:
+        """Files, labels and sizes, packed: 1.28 million ids are not copied into every loading process."""
+        if self._packed is None:
+            self._packed = ListedImages(self.name, self.metadata, self.images, self.expected, self.geometry, self.cache)
+        return self._packed
 
     def sample(self, index: int, augment: torch.Generator | None) -> Sample:
-        """The image, ImageNet-normalised: resized to 224x224; augmented: resized to 256x256, a crop of 224, a flip."""
-        id = self.ids[index]
-        image_CHW = training_pixels(self._open(index), augment) if augment is not None else pixels(self._open(index))
-        return Sample(id, normalised(image_CHW), int(self.labels[index]))
+        """The image, ImageNet-normalised: resized to 224x224, or the middle of 256x256; augmented: a crop of 256x256, a flip."""
+        batch = self.for_loading().batch([index], None if augment is None else [augment])
+        return Sample(self.ids[index], batch.images_BCHW[0], int(self.labels[index]))
 
     def annotation(self, id: str) -> Annotation:
         """Boxes in original pixels; or the mask, in the frame of the mask files (see `_mask`)."""
@@ -163,30 +192,12 @@ class ListedSplit(Split):
         width, height = read_header(self.image_path(index)).size
         return height, width
 
-    def _open(self, index: int) -> Image.Image:
-        path = self.image_path(index)
-        image = read_header(path)
-        if self.metadata.sizes_HW is not None:
-            height, width = self.metadata.sizes_HW[index].tolist()
-            if image.size != (width, height):
-                raise BadImage(
-                    path,
-                    f"is {image.size[0]}x{image.size[1]} (width x height), but "
-                    f"'{self.metadata.source('sizes')}' says {width}x{height}: it is not the image that was annotated",
-                )
-        return as_rgb(image, path)
-
     def image_path(self, index: int) -> Path:
         """Where the image at `index` lies; `WsolbenchError` if there is no folder of images."""
         return self._path(self.metadata.file(index), "image")
 
     def _path(self, file: str, what: str) -> Path:
-        if self.images is None:
-            raise WsolbenchError(
-                f"{what} '{file}' of {self.name} is needed, but there is no folder of images below --root; expected "
-                f"{self.expected} there"
-            )
-        return safe_path(self.images, file)
+        return path_of(file, what, self.images, self.name, self.expected)
 
     def _mask(self, files: MaskFiles) -> npt.NDArray[np.uint8]:
         """Union of the instances, 1; the ignore file outside of them, 255.
