@@ -80,16 +80,21 @@ def _open(dataset: Dataset, names: Sequence[str], report: Report) -> dict[str, S
     """The splits whose lists can be used, and their counts; what is wrong with the others is found."""
     opened: dict[str, Split] = {}
     said: set[str] = set()
-    for name in names:
+    read = getattr(dataset, "read_split", lambda name: None)
+    # what is wrong with a split's own lists first: a broken one may keep the others from being opened
+    for name, step in [(name, step) for step in (read, dataset.split) for name in names]:
         try:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")  # what readers warn of is counted below
-                getattr(dataset, "read_split", lambda name: None)(name)  # its own mistakes, before those of the others
-                opened[name] = dataset.split(name)
+                answer = step(name)
         except WsolbenchError as error:
-            if str(error) not in said:  # one broken list may keep several splits from being opened
+            if str(error) not in said:
                 report.add([Finding("lists", name, "", str(error))])
             said.add(str(error))
+        else:
+            if isinstance(answer, Split):
+                opened[name] = answer
+    report.unopened = [name for name in names if name not in opened]
     if opened:
         for name, split in opened.items():
             _count(name, split, dataset.info, report)

@@ -18,7 +18,7 @@ Severity = Literal["problem", "note"]
 
 # kind -> (severity, what it means); docs/data-check.md lists them too
 KINDS: dict[str, tuple[Severity, str]] = {
-    "lists": ("problem", "a list cannot be used; nothing of its split was checked"),
+    "lists": ("problem", "a list cannot be used"),
     "count": ("problem", "another number of images than the complete data set has"),
     "no-images": ("problem", "the folder of images is not there"),
     "missing": ("problem", "a listed image does not exist"),
@@ -83,6 +83,7 @@ class Report:
     quick: bool
     splits: dict[str, SplitReport] = field(default_factory=dict)
     findings: list[Finding] = field(default_factory=list)
+    unopened: list[str] = field(default_factory=list)  # splits of which only lists could be looked at
     complete: bool = True  # False: interrupted
     seconds: float = 0.0
 
@@ -106,6 +107,7 @@ class Report:
             "root": self.root,
             "quick": self.quick,
             "complete": self.complete,
+            "unopened": self.unopened,
             "seconds": round(self.seconds, 3),
             "problems": self.problems,
             "counts": self.counts(),
@@ -180,4 +182,5 @@ def _verdict(report: Report) -> str:
     checked = sum(split.checked for split in report.splits.values())
     all_images = sum(split.images for split in report.splits.values())
     how = "looked at" if report.complete else f"of {all_images:,} looked at before the interruption"
-    return f"{' and '.join(said) or 'nothing wrong'}; {checked:,} images {how} in {report.seconds:.1f} s"
+    unopened = f"; lists kept images from being looked at: {', '.join(report.unopened)}" if report.unopened else ""
+    return f"{' and '.join(said) or 'nothing wrong'}; {checked:,} images {how} in {report.seconds:.1f} s{unopened}"

@@ -7,6 +7,7 @@ to 224x224, aspect ratio not kept; training images to 256x256, of which a random
 
 from __future__ import annotations
 
+import stat
 import struct
 import zlib
 from pathlib import Path
@@ -29,6 +30,8 @@ STD = torch.tensor([0.229, 0.224, 0.225])[:, None, None]
 def read_header(path: Path) -> Image.Image:
     """The image, not yet decoded; its `size` is (width, height) in stored orientation."""
     try:
+        if not stat.S_ISREG(path.stat().st_mode):  # opening a named pipe would wait for a writer, forever
+            raise BadImage(path, "cannot be read: it is not a regular file")
         return Image.open(path)
     except OSError as error:
         raise BadImage(path, f"cannot be read: {error.strerror or 'no known image format'}") from error
