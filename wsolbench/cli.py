@@ -225,6 +225,34 @@ def build_parser() -> argparse.ArgumentParser:
     show.add_argument("--seed", default=0, type=int, metavar="N", help="which images are drawn (default: 0)")
     show.add_argument("-o", "--out", metavar="FILE", type=Path, help="default: NAME-SPLIT.png")
 
+    check = verb(
+        "check",
+        _data_check,
+        "Look at every image and list of a data set; exit status 1 if there is a problem. See docs/data-check.md.",
+        "wsolbench data check badges",
+        data_verbs,
+    )
+    check.add_argument("name", help="see 'wsolbench list datasets'")
+    check.add_argument("--root", metavar="PATH", help="folder in which the data set lies")
+    check.add_argument("--splits", metavar="A,B", help="train, val, test (default: all)")
+    check.add_argument("--quick", action="store_true", help="read headers only: nothing is decoded or compared")
+    check.add_argument("--json", metavar="FILE", type=Path, help="also write everything that was found there")
+    check.add_argument("--workers", metavar="N", type=int, help="threads (default: one per processor)")
+
+    draw = verb(
+        "draw",
+        _data_draw,
+        "Write the images that a few-shot protocol draws, to be given back as data.subset=FILE.",
+        "wsolbench data draw badges --shots 5 --seed 0 -o five.json",
+        data_verbs,
+    )
+    draw.add_argument("name", help="see 'wsolbench list datasets'")
+    draw.add_argument("--root", metavar="PATH", help="folder in which the data set lies")
+    draw.add_argument("--shots", required=True, type=int, metavar="K", help="training images per class")
+    draw.add_argument("--val-per-class", type=int, metavar="K", help="also draw so many images per class of val")
+    draw.add_argument("--seed", default=0, type=int, metavar="N", help="default: 0")
+    draw.add_argument("-o", "--out", metavar="FILE", type=Path, help="default: NAME-<K>shot-s<SEED>.json")
+
     pretrain = verb(
         "pretrain",
         _pretrain,
@@ -360,6 +388,49 @@ def _data_show(arguments: argparse.Namespace, rest: list[str]) -> int:
     from wsolbench.contact_sheet import write_contact_sheet
 
     print(write_contact_sheet(dataset, arguments.split, path, arguments.count, arguments.seed))
+    return 0
+
+
+def _data_check(arguments: argparse.Namespace, rest: list[str]) -> int:
+    if arguments.workers is not None and arguments.workers < 1:
+        raise UsageError(f"--workers {arguments.workers}: expected at least 1")
+    if arguments.json is not None:
+        check_writable(arguments.json.parent)
+    from rich.console import Console
+
+    from wsolbench.data_check import check_dataset
+    from wsolbench.data_check_report import print_report
+    from wsolbench.progress import Reporter
+    from wsolbench.rundir import write_json
+
+    report = check_dataset(
+        arguments.name,
+        root=arguments.root,
+        splits=_names(arguments.splits),
+        quick=arguments.quick,
+        workers=arguments.workers,
+        reporter=Reporter(),
+    )
+    print_report(report, Console())
+    if arguments.json is not None:
+        write_json(arguments.json, report.as_json())
+    return 130 if not report.complete else 1 if report.problems else 0
+
+
+def _data_draw(arguments: argparse.Namespace, rest: list[str]) -> int:
+    for flag, value in (("--shots", arguments.shots), ("--val-per-class", arguments.val_per_class)):
+        if value is not None and value < 1:
+            raise UsageError(f"{flag} {value}: expected at least 1 image per class")
+    from wsolbench.data import create_dataset
+    from wsolbench.rundir import write_json
+    from wsolbench.subsets import draw_subset
+
+    path = arguments.out or Path(f"{arguments.name}-{arguments.shots}shot-s{arguments.seed}.json")
+    check_writable(path.parent)
+    dataset = create_dataset(arguments.name, root=arguments.root)
+    options = {"shots": arguments.shots, "val_per_class": arguments.val_per_class, "seed": arguments.seed}
+    write_json(path, draw_subset(dataset, **options))
+    print(path)
     return 0
 
 

@@ -12,6 +12,7 @@ from __future__ import annotations
 import functools
 import io
 import re
+import stat
 import struct
 import zlib
 from pathlib import Path
@@ -37,6 +38,7 @@ _DAMAGED = (SyntaxError, ValueError, EOFError, IndexError, struct.error, zlib.er
 def read_bytes(path: Path) -> bytes:
     """The content of an image file; `BadImage` if there is none."""
     try:
+        _check_regular(path)
         return path.read_bytes()
     except OSError as error:
         raise BadImage(path, f"cannot be read: {error.strerror or error}") from error
@@ -45,11 +47,18 @@ def read_bytes(path: Path) -> bytes:
 def read_header(path: Path, content: bytes | None = None) -> Image.Image:
     """The image, not yet decoded; its `size` is (width, height) in stored orientation. `content`: the file, already read."""
     try:
+        if content is None:
+            _check_regular(path)
         return Image.open(path if content is None else io.BytesIO(content))
     except OSError as error:
         raise BadImage(path, f"cannot be read: {error.strerror or 'no known image format'}") from error
     except _DAMAGED as error:
         raise BadImage(path, f"cannot be read: {error}") from error
+
+
+def _check_regular(path: Path) -> None:
+    if not stat.S_ISREG(path.stat().st_mode):  # opening a named pipe would wait for a writer, forever
+        raise BadImage(path, "cannot be read: it is not a regular file")
 
 
 def as_rgb(image: Image.Image, path: Path) -> Image.Image:
