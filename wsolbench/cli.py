@@ -227,6 +227,14 @@ def build_parser() -> argparse.ArgumentParser:
     show.add_argument("--count", default=24, type=int, metavar="N", help="number of images (default: 24)")
     show.add_argument("--seed", default=0, type=int, metavar="N", help="which images are drawn (default: 0)")
     show.add_argument("-o", "--out", metavar="FILE", type=Path, help="default: NAME-SPLIT.png")
+    init = verb(
+        "init",
+        _data_init,
+        "Make a folder for your own images, with its layout explained inside; nothing is overwritten.",
+        "wsolbench data init my-images",
+        data_verbs,
+    )
+    init.add_argument("folder", metavar="DIR", type=Path, help="is made where it does not exist")
 
     pretrain = verb(
         "pretrain",
@@ -369,6 +377,13 @@ def _data_show(arguments: argparse.Namespace, rest: list[str]) -> int:
     from wsolbench.contact_sheet import write_contact_sheet
 
     print(write_contact_sheet(dataset, arguments.split, path, arguments.count, arguments.seed))
+    return 0
+
+
+def _data_init(arguments: argparse.Namespace, rest: list[str]) -> int:
+    from wsolbench.data_init import init_folder
+
+    print(*init_folder(arguments.folder), sep="\n")
     return 0
 
 

@@ -18,7 +18,7 @@ from wsolbench.ids import is_safe
 
 SPLITS = ("train", "val", "test")
 IMAGES = (".jpg", ".jpeg", ".png", ".webp", ".bmp")  # in any case
-RESERVED = ("annotations", "masks")  # folders below the root that are no classes
+RESERVED = ("annotations", "Annotations", "masks", *SPLITS)  # folders below the root that are no classes
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,7 +67,8 @@ def read_tree(root: Path, also_reserved: Collection[Path] = ()) -> list[TreeImag
     """The images below `root`, in order of id.
 
     Args:
-        root: holds train/, val/, test/ (any of them) with class folders; or images/ with class folders; or class folders.
+        root: holds train/, val/, test/ (any of them) with class folders; or, where these are empty or absent, images/
+            with class folders, or class folders.
         also_reserved: folders that hold no class although they may lie among the classes.
 
     Raises:
@@ -79,7 +80,7 @@ def read_tree(root: Path, also_reserved: Collection[Path] = ()) -> list[TreeImag
             f"--root '{root}' is no folder; 'wsolbench data init {root}' makes one with the layout explained"
         )
     reserved = {folder.resolve() for folder in also_reserved} | {(root / name).resolve() for name in RESERVED}
-    splits = [split for split in SPLITS if (root / split).is_dir()]
+    splits = [split for split in SPLITS if _holds_something(root / split)]
     if splits:
         trees = [(split, f"{split}/", f"{split}/") for split in splits]
     else:
@@ -127,6 +128,10 @@ def _class_folders(folder: Path, reserved: Collection[Path]) -> list[Path]:
         elif path.suffix.lower() in IMAGES:
             raise WsolbenchError(f"image '{path}' lies in no class folder; expected '{folder}/<class>/{path.name}'")
     return classes
+
+
+def _holds_something(folder: Path) -> bool:
+    return folder.is_dir() and any(not path.name.startswith(".") for path in folder.iterdir())
 
 
 def _class_name(folder: Path) -> str:
