@@ -137,7 +137,7 @@ class ListedSplit(Split):
     def __init__(self, name: str, metadata: Metadata, images: Path | None, expected: str) -> None:
         self.name, self.metadata, self.images, self.expected = name, metadata, images, expected
         self.ids, self.labels = metadata.ids, metadata.labels
-        self.annotated = metadata.boxes_M4 is not None or metadata.masks is not None
+        self.annotated = metadata.has_boxes or metadata.masks is not None
         self._index = {id: index for index, id in enumerate(metadata.ids)}
 
     def sample(self, index: int, augment: torch.Generator | None) -> Sample:

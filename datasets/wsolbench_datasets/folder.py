@@ -41,7 +41,7 @@ class FolderConfig(ListedConfig):
     split_list: Path | None = None  # CSV file id,split for a tree without split folders
     val_share: float = 0.0  # of each class's training images, held out where there is no val
     test_share: float = 0.0  # likewise
-    split_seed: int = 0  # of the hold-out
+    holdout_seed: int = 0  # of the hold-out
 
 
 @register_dataset("folder")
@@ -155,7 +155,7 @@ class Folder(ListedDataset):
             by_folder = listed_roles(self._split_list, self._names)
         roles = [role or "train" for role in by_folder]
         shares = {"val": self.config.val_share, "test": self.config.test_share}
-        return hold_out(self._tree, roles, shares, self.config.split_seed)
+        return hold_out(self._tree, roles, shares, self.config.holdout_seed)
 
     def _check_classes(self) -> None:
         """Refuse a class that cannot be learnt: it has images to be scored on and none to train on."""
@@ -236,7 +236,8 @@ class FolderSplit(ListedSplit):
         if id not in self._index:
             raise unknown(f"image of {self.name}", id, self.ids[:3])
         index = self._index[id]
-        size_HW, mask_HW = self._size(index), None
+        with read_header(self.image_path(index)) as image:
+            size_HW, mask_HW = (image.height, image.width), None
         if self.metadata.masks is not None:
             mask_HW = read_mask(self.masks / self.metadata.masks[index].masks[0], size_HW, self.ignored)
         return Annotation(id, size_HW, self.metadata.boxes(index), mask_HW)

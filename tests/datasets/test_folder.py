@@ -175,7 +175,7 @@ def test_one_tree_is_divided_by_shares_that_do_not_depend_on_the_order_of_files(
         create_dataset("folder", root=tree.root, val_share=0.1, test_share=0.3).split("test").ids
         == dataset.split("test").ids
     )
-    other = create_dataset("folder", root=tree.root, val_share=0.2, test_share=0.3, split_seed=1)
+    other = create_dataset("folder", root=tree.root, val_share=0.2, test_share=0.3, holdout_seed=1)
     assert other.split("test").ids != dataset.split("test").ids
     shutil.rmtree(tree.root / "dog")  # another class's draw stays what it is
     fewer = create_dataset("folder", root=tree.root, val_share=0.2, test_share=0.3).split("test").ids
