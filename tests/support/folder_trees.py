@@ -88,11 +88,14 @@ class FolderTree:
         return written
 
 
-def write_folder(root: Path, *, splits: bool = True, seed: int = 0) -> FolderTree:
-    """Write images of all splits, without ground truth; `splits` False: one tree of class folders, all "train"."""
+def write_folder(root: Path, *, splits: bool = True, counts: dict[str, int] = COUNTS, seed: int = 0) -> FolderTree:
+    """Write images of all splits, without ground truth; `splits` False: one tree of class folders, all "train".
+
+    `counts`: images per class of each split.
+    """
     rng = np.random.default_rng(seed)
     tree = FolderTree(root)
-    for split, count in COUNTS.items() if splits else [("train", 10)]:
+    for split, count in counts.items() if splits else [("train", 10)]:
         ids = []
         for name in CLASSES:
             for number in range(count):
