@@ -96,6 +96,22 @@ def test_options_of_the_data_set_reach_it_and_a_wrong_one_is_named(tree, capsys)
     assert "did you mean 'dataset.boxes'?" in capsys.readouterr().err
 
 
+def test_a_sheet_is_drawn_with_the_options_of_a_run(tree, capsys):
+    tree.write_masks("truth")
+    show = ["data", "show", "folder", "--root", str(tree.root)]
+    assert main(show) == 0
+    assert main([*show, "dataset.masks=truth", "-o", "masks.png"]) == 0
+    assert Path("masks.png").read_bytes() != Path("folder-val.png").read_bytes()
+    for words, message in (
+        (["dataset.mask=truth"], "unknown key 'dataset.mask', did you mean 'dataset.masks'?"),
+        (["train.epochs=1"], "unknown key 'train.epochs'"),
+        (["dataset.val_share=0.1,0.2"], "'dataset.val_share=0.1,0.2' is a sweep"),
+    ):
+        capsys.readouterr()
+        assert main([*show, *words]) == 2
+        assert message in capsys.readouterr().err
+
+
 def test_a_sheet_is_drawn(tree, capsys):
     tree.write_csv()
     assert main(["data", "show", "folder", "--root", str(tree.root), "--split", "test", "-o", "sheet.png"]) == 0
