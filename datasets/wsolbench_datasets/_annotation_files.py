@@ -13,54 +13,34 @@ from wsolbench_datasets._boxes_voc import read_boxes_voc
 from wsolbench_datasets._image_names import ImageNames, without_suffix
 from wsolbench_datasets._image_tree import TreeImage, walk
 
+FILES = ("boxes.csv", "boxes.json", "annotations.json")
 FOLDERS = ("annotations", "Annotations")
-KINDS = {".csv": "CSV", ".json": "COCO", ".xml": "VOC"}
 
 
-def find_box_file(
-    root: Path, given: Path | None, images: Sequence[TreeImage], names: ImageNames, scored: Collection[int]
-) -> BoxFile:
+def find_box_file(root: Path, given: Path | None, images: Sequence[TreeImage], scored: Collection[int]) -> BoxFile:
     """The boxes of a data set, of the one kind of file that tells them; none at all where there is no such file.
 
     Args:
         root: of the data set.
         given: the file or folder that the user named; None: what is found below the root.
-        images: of the data set, in the order of `names`.
+        images: of the data set.
         scored: the indices of images whose boxes count; VOC files of others are not read.
 
     Raises:
         UsageError: several kinds of files tell boxes, or the given one is of no known kind.
         WsolbenchError: a file cannot be read as what it should be.
     """
-    if given is not None:
-        files = _in_folder(given) if given.is_dir() else [given]
-        if not files or not {path.suffix.lower() for path in files} <= KINDS.keys():
-            raise UsageError(
-                f"dataset.boxes={given}: expected a .csv or .json file, or a folder with .json or .xml files"
-            )
-    else:
-        files = [
-            path for path in (root / "boxes.csv", root / "boxes.json", root / "annotations.json") if path.is_file()
-        ]
-        files += [file for name in FOLDERS if (root / name).is_dir() for file in _in_folder(root / name)]
-        files = list({path.resolve(): path for path in files}.values())  # one folder where names know no case
-    found: dict[str, list[Path]] = {}
-    for path in files:
-        found.setdefault(path.suffix.lower(), []).append(path)
-    beside = [] if given is not None else list(_beside(root, images))
-    read: list[BoxFile] = []
-    for path in found.get(".csv", []):
-        read.append(read_boxes_csv(path, names))
-    if paths := found.get(".json"):
-        read.append(read_boxes_coco(paths, names, paths[0] if len(paths) == 1 else paths[0].parent))
-    if beside or ".xml" in found:
-        stems = ImageNames.without_suffix(names.ids)
-        placed = [(_named(path, root, given, stems), path) for path in found.get(".xml", [])] + beside
-        read.append(
-            read_boxes_voc(
-                [each for each in placed if each[0] in scored], placed[0][1].parent if len(placed) > 1 else placed[0][1]
-            )
-        )
+    found = _given(given) if given is not None else _below(root)
+    of_kind = {kind: [path for path in found if path.suffix.lower() == kind] for kind in (".csv", ".json", ".xml")}
+    ids = [image.id for image in images]
+    stems = ImageNames.without_suffix(ids)
+    voc = [(_named(path, root, given, stems), path) for path in of_kind[".xml"]]
+    voc += list(_beside(root, images)) if given is None else []
+    read: list[BoxFile] = [read_boxes_csv(path, ImageNames(ids)) for path in of_kind[".csv"]]
+    if coco := of_kind[".json"]:
+        read.append(read_boxes_coco(coco, ImageNames(ids), _common(coco)))
+    if voc:
+        read.append(read_boxes_voc([each for each in voc if each[0] in scored], _common([path for _, path in voc])))
     read = [file for file in read if file.boxes]  # a template without lines tells nothing
     if len(read) > 1:
         sources = " and ".join(f"'{file.source}'" for file in read)
@@ -68,14 +48,25 @@ def find_box_file(
     return read[0] if read else BoxFile(root, [], {})
 
 
+def _given(path: Path) -> list[Path]:
+    files = _in_folder(path) if path.is_dir() else [path]
+    if not files or any(file.suffix.lower() not in (".csv", ".json", ".xml") for file in files):
+        raise UsageError(f"dataset.boxes={path}: expected a .csv or .json file, or a folder with .json or .xml files")
+    return files
+
+
+def _below(root: Path) -> list[Path]:
+    files = [path for path in (root / name for name in FILES) if path.is_file()]
+    folders = [path for path in (root / name for name in FOLDERS) if path.is_dir()]
+    if len(folders) > 1 and folders[0].samefile(folders[1]):  # where names know no case
+        folders.pop()
+    return files + [file for folder in folders for file in _in_folder(folder)]
+
+
 def _in_folder(folder: Path) -> list[Path]:
     """The COCO and VOC files below a folder of annotations, in order."""
-    return [folder / found.file for found in sorted(walk(folder), key=lambda found: found.id) if _kind(found.file)]
-
-
-def _kind(file: str) -> str | None:
-    suffix = Path(file).suffix.lower()
-    return suffix if suffix in (".json", ".xml") else None
+    files = sorted(walk(folder), key=lambda found: found.id)
+    return [folder / found.file for found in files if found.file.lower().endswith((".json", ".xml"))]
 
 
 def _named(path: Path, root: Path, given: Path | None, stems: ImageNames) -> int:
@@ -87,8 +78,13 @@ def _named(path: Path, root: Path, given: Path | None, stems: ImageNames) -> int
 
 def _beside(root: Path, images: Sequence[TreeImage]) -> Iterator[tuple[int, Path]]:
     """VOC files in the folders of the images, which name the image by standing beside it."""
-    stems = ImageNames.without_suffix([image.file for image in images])
+    stems = ImageNames.without_suffix([image.file for image in images])  # as they are on disk
     for folder in sorted({image.file.rpartition("/")[0] for image in images}):
         for path in sorted((root / folder).glob("[!.]*.xml")):
             stem = f"{folder}/{path.stem}"
             yield stems.find(stem, Place(path, "(its name)", stem).refuse), path
+
+
+def _common(paths: Sequence[Path]) -> Path:
+    """What a complaint about all of the files calls them."""
+    return paths[0] if len(paths) == 1 else paths[0].parent

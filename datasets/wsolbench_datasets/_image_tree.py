@@ -7,6 +7,7 @@ same id everywhere. Links are the user's own and are followed; a folder that lin
 from __future__ import annotations
 
 import os
+import stat
 import unicodedata
 from collections import Counter
 from collections.abc import Collection, Iterator
@@ -54,7 +55,7 @@ def walk(folder: Path) -> Iterator[Found]:
             if entry.name.startswith("."):
                 continue
             file = f"{below}{entry.name}"
-            if entry.is_dir():
+            if _is_folder(entry):
                 identity = _identity(Path(entry.path))
                 if identity in parents:
                     raise WsolbenchError(f"folder '{entry.path}' links back to a folder it lies in: remove that link")
@@ -79,7 +80,7 @@ def read_tree(root: Path, also_reserved: Collection[Path] = ()) -> list[TreeImag
         raise UsageError(
             f"--root '{root}' is no folder; 'wsolbench data init {root}' makes one with the layout explained"
         )
-    reserved = {folder.resolve() for folder in also_reserved} | {(root / name).resolve() for name in RESERVED}
+    reserved = {os.path.realpath(folder) for folder in (*also_reserved, *(root / name for name in RESERVED))}
     splits = [split for split in SPLITS if _holds_something(root / split)]
     if splits:
         trees = [(split, f"{split}/", f"{split}/") for split in splits]
@@ -117,11 +118,11 @@ def read_tree(root: Path, also_reserved: Collection[Path] = ()) -> list[TreeImag
     return [images[id] for id in sorted(images)]
 
 
-def _class_folders(folder: Path, reserved: Collection[Path]) -> list[Path]:
+def _class_folders(folder: Path, reserved: Collection[str]) -> list[Path]:
     """The folders in `folder`, in order; an image beside them has no class."""
     classes = []
     for path in sorted(folder.iterdir()):
-        if path.name.startswith(".") or path.resolve() in reserved:
+        if path.name.startswith(".") or os.path.realpath(path) in reserved:
             continue
         if path.is_dir():
             classes.append(path)
@@ -155,6 +156,13 @@ def _as_id(folder: Path, file: str) -> str:
     return id
 
 
+def _is_folder(entry: os.DirEntry[str]) -> bool:
+    try:
+        return entry.is_dir()
+    except OSError:  # a link to itself
+        return False
+
+
 def _identity(folder: Path) -> tuple[int, int]:
     try:
         status = folder.stat()
@@ -165,6 +173,9 @@ def _identity(folder: Path) -> tuple[int, int]:
 
 def _size(entry: os.DirEntry[str]) -> int:
     try:
-        return entry.stat().st_size
+        status = entry.stat()
     except OSError:
         return -1
+    if not stat.S_ISREG(status.st_mode):  # opening a pipe would wait for someone to write to it
+        raise WsolbenchError(f"'{entry.path}' is no regular file: remove it")
+    return status.st_size

@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+import struct
+import zlib
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +17,8 @@ from wsolbench_datasets._image_names import ImageNames, without_suffix
 from wsolbench_datasets._image_tree import Found, walk
 
 SUFFIX = ".png"
+# What PIL raises on damaged files besides OSError; an image of more than 179 million pixels is refused too.
+_DAMAGED = (SyntaxError, ValueError, EOFError, IndexError, struct.error, zlib.error, Image.DecompressionBombError)
 
 
 def find_masks(folder: Path, stems: ImageNames) -> dict[int, Found]:
@@ -50,6 +54,8 @@ def read_mask(path: Path, size_HW: tuple[int, int], ignored: int | None) -> npt.
             values = np.asarray(image.convert(opaque) if opaque else image)
     except OSError as error:
         raise WsolbenchError(f"mask '{path}' cannot be read: {error.strerror or 'no known image format'}") from error
+    except _DAMAGED as error:
+        raise WsolbenchError(f"mask '{path}' cannot be decoded: {error}") from error
     if values.ndim == 3:
         values = values.max(2)
     if values.shape != size_HW:

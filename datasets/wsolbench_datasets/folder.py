@@ -24,7 +24,7 @@ from wsolbench.types import Annotation
 from wsolbench_datasets._annotation_files import find_box_file
 from wsolbench_datasets._box_records import BoxFile, check_categories, with_boxes
 from wsolbench_datasets._image_names import ImageNames
-from wsolbench_datasets._image_tree import SPLITS, read_tree
+from wsolbench_datasets._image_tree import RESERVED, SPLITS, read_tree
 from wsolbench_datasets._listed import ListedConfig, ListedDataset, ListedSplit
 from wsolbench_datasets._mask_files import find_masks, read_mask
 from wsolbench_datasets._pixels import read_header
@@ -64,7 +64,6 @@ class Folder(ListedDataset):
         self._tree = read_tree(self.home, [self.masks, *([self.home / config.boxes] if config.boxes else [])])
         self._ids = [image.id for image in self._tree]
         self._class_of = [image.class_name for image in self._tree]
-        self._names = ImageNames(self._ids)
         self._split_list = self._given(config.split_list, "split_list")
         if self._split_list is None and (self.home / "splits.csv").is_file():
             self._split_list = self.home / "splits.csv"
@@ -139,7 +138,7 @@ class Folder(ListedDataset):
     # --- from files to splits --------------------------------------------------------------------------------------
 
     def _given(self, path: Path | None, option: str) -> Path | None:
-        if path is not None and not (self.home / path).exists():
+        if path is not None and not ((self.home / path).is_file() or (self.home / path).is_dir()):
             raise UsageError(
                 f"dataset.{option}={path}: '{self.home / path}' does not exist; relative paths are below --root"
             )
@@ -152,7 +151,7 @@ class Folder(ListedDataset):
                 raise UsageError(
                     f"'{self._split_list}' and the folders {', '.join(sorted(set(by_folder)))} both tell splits: keep one of them"
                 )
-            by_folder = listed_roles(self._split_list, self._names)
+            by_folder = listed_roles(self._split_list, ImageNames(self._ids))
         roles = [role or "train" for role in by_folder]
         shares = {"val": self.config.val_share, "test": self.config.test_share}
         return hold_out(self._tree, roles, shares, self.config.holdout_seed)
@@ -172,16 +171,23 @@ class Folder(ListedDataset):
         """Why a split holds no image, and what to do about it."""
         if name == "train":
             return f"data set 'folder' has no training images below '{self.home}': put some in train/<class>/"
+        others = sorted(path.name for path in self.home.iterdir() if path.is_dir() and path.name[:1] != ".")
+        others = [other for other in others if other not in (*SPLITS, *RESERVED)]
         return (
             f"data set 'folder' has no {name} images below '{self.home}': put some in {name}/<class>/, or take a share of "
             f"the training images, e.g. dataset.{name}_share=0.2"
+            + (
+                f"; not read there: {', '.join(others[:5])}"
+                if others and any(image.split for image in self._tree)
+                else ""
+            )
         )
 
     def _box_file(self) -> BoxFile:
         if self._boxes is None:
             given = self._given(self.config.boxes, "boxes")
             scored = {*self._members["val"], *self._members["test"]}
-            self._boxes = find_box_file(self.home, given, self._tree, self._names, scored)
+            self._boxes = find_box_file(self.home, given, self._tree, scored)
             check_categories(self._boxes.boxes, self._class_of)
         return self._boxes
 

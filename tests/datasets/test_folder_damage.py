@@ -9,19 +9,25 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from folder_trees import FolderTree, write_folder
 from PIL import Image
 
 from wsolbench import create_dataset
 from wsolbench.errors import UsageError, WsolbenchError
+from wsolbench_datasets._boxes_coco import read_boxes_coco
+from wsolbench_datasets._boxes_csv import read_boxes_csv
+from wsolbench_datasets._boxes_voc import read_boxes_voc
+from wsolbench_datasets._image_names import ImageNames
+from wsolbench_datasets._mask_files import read_mask
 
 Damage = Callable[[FolderTree], Any]
 
 
 @pytest.fixture
 def tree(tmp_path: Path) -> FolderTree:
-    return write_folder(tmp_path / "root")
+    return write_folder(tmp_path / "root", counts={"train": 1, "val": 4, "test": 1})
 
 
 def read_val(tree: FolderTree, options: dict[str, Any]) -> None:
@@ -329,7 +335,15 @@ def move(old: str, new: str) -> Damage:
     return lambda tree: (tree.root / old).rename(tree.root / new)
 
 
+def loop(tree: FolderTree) -> None:
+    (tree.root / "val" / "dog" / "round.jpg").symlink_to("round.jpg")
+    (tree.root / "val" / "round").symlink_to("round")
+
+
 FOLDERS: list[tuple[Damage, str]] = [
+    (loop, r"image '.*round\.jpg' cannot be read: (Too many levels of symbolic links|Symlink loop)"),
+    (lambda tree: os.mkfifo(tree.root / "val" / "dog" / "pipe.jpg"), r"'.*pipe\.jpg' is no regular file: remove it"),
+    (lambda tree: [(tree.root / "train" / name).mkdir(mode=0o777) for name in (" ",)], r"class folder '.*/ ' holds no image"),
     (move("val/dog", "val/dgo"), r"class folder 'dgo' of val has no image in train, did you mean 'dog'\?"),
     (lambda tree: (tree.root / "train" / "bird").mkdir(), r"class folder '.*train/bird' holds no image \(\.jpg, .*: fill or"),
     (lambda tree: [path.rename(path.with_suffix(".tif")) for path in (tree.root / "val/dog").rglob("*.*")],
@@ -397,3 +411,37 @@ def test_a_wrong_list_of_splits_is_named(tmp_path, lines, pattern):
 )
 def test_impossible_shares_are_named(tmp_path, shares, pattern):
     says(write_folder(tmp_path, splits=False), pattern, **shares)
+
+
+def test_a_split_folder_of_another_name_is_pointed_at(tree):
+    (tree.root / "val").rename(tree.root / "valid")
+    says(tree, r"has no val images below '.*root': put some in val/<class>/, .*; not read there: valid$")
+
+
+def test_no_byte_of_an_annotation_file_can_do_more_than_be_refused(tree):
+    """Flipped, cut and doubled bytes: the sentence of a `WsolbenchError`, or boxes; never another error."""
+    random = np.random.RandomState(0)
+    voc, mask = tree.write_voc("annotations")[0], tree.write_masks()[0]
+    names = ImageNames(sorted(tree.sizes))
+    size_HW = tree.sizes[tree.scored[0]][::-1]
+    readers: dict[Path, Callable[[Path], Any]] = {
+        tree.write_csv(): lambda path: read_boxes_csv(path, names),
+        tree.write_coco(): lambda path: read_boxes_coco([path], names, path),
+        voc: lambda path: read_boxes_voc([(0, path)], path),
+        mask: lambda path: read_mask(path, size_HW, 255),
+    }
+    sentences: list[str] = []
+    for path, read in readers.items():
+        whole = path.read_bytes()
+        for _ in range(100):
+            damaged = bytearray(whole)
+            for at in random.randint(0, len(whole), random.randint(1, 4)):
+                damaged[at] = random.randint(0, 256)
+            first, second = sorted(random.randint(0, len(whole), 2))
+            path.write_bytes([damaged, damaged[:first], damaged + damaged[first:second]][random.randint(3)])
+            try:
+                read(path)
+            except WsolbenchError as error:
+                sentences.append(str(error))
+    assert 200 < len(sentences) < 400
+    assert not any("\n" in sentence for sentence in sentences)
