@@ -17,7 +17,7 @@ Your own images for wsolbench. Written by `wsolbench data init`; change or remov
        test/cat/anything.jpg       is reported
 
    .jpg .jpeg .png .webp .bmp, in any case. Every class needs images in train.
-   No split yet? Put everything in images/<class>/, leave train, val and test empty, and add to each run
+   No split yet? Put everything in images/<class>/, leave train, val and test empty, and add to show and run
    dataset.val_share=0.1 dataset.test_share=0.2, or write a list splits.csv with the header id,split.
 
 2. Where the objects are, for val and test only. One of these, found by its name:

@@ -33,8 +33,7 @@ def find_box_file(root: Path, given: Path | None, images: Sequence[TreeImage], s
     found = _given(given) if given is not None else _below(root)
     of_kind = {kind: [path for path in found if path.suffix.lower() == kind] for kind in (".csv", ".json", ".xml")}
     ids = [image.id for image in images]
-    stems = ImageNames.without_suffix(ids)
-    voc = [(_named(path, root, given, stems), path) for path in of_kind[".xml"]]
+    voc = list(_named(of_kind[".xml"], root, given, ids)) if of_kind[".xml"] else []
     voc += list(_beside(root, images)) if given is None else []
     read: list[BoxFile] = [read_boxes_csv(path, ImageNames(ids)) for path in of_kind[".csv"]]
     if coco := of_kind[".json"]:
@@ -69,20 +68,23 @@ def _in_folder(folder: Path) -> list[Path]:
     return [folder / found.file for found in files if found.file.lower().endswith((".json", ".xml"))]
 
 
-def _named(path: Path, root: Path, given: Path | None, stems: ImageNames) -> int:
-    """The image that an XML file in a folder of annotations is named after."""
-    folder = given if given is not None else next(root / name for name in FOLDERS if path.is_relative_to(root / name))
-    stem = path.stem if path == folder else without_suffix(path.relative_to(folder).as_posix())
-    return stems.find(stem, Place(path, "(its name)", stem).refuse)
+def _named(paths: Sequence[Path], root: Path, given: Path | None, ids: Sequence[str]) -> Iterator[tuple[int, Path]]:
+    """XML files of a folder of annotations, each with the image that it is named after."""
+    stems = ImageNames.without_suffix(ids)
+    for path in paths:
+        folder = given or next(root / name for name in FOLDERS if path.is_relative_to(root / name))
+        stem = path.stem if path == folder else without_suffix(path.relative_to(folder).as_posix())
+        yield stems.find(stem, Place(path, "(its name)", stem).refuse), path
 
 
 def _beside(root: Path, images: Sequence[TreeImage]) -> Iterator[tuple[int, Path]]:
     """VOC files in the folders of the images, which name the image by standing beside it."""
-    stems = ImageNames.without_suffix([image.file for image in images])  # as they are on disk
-    for folder in sorted({image.file.rpartition("/")[0] for image in images}):
-        for path in sorted((root / folder).glob("[!.]*.xml")):
-            stem = f"{folder}/{path.stem}"
-            yield stems.find(stem, Place(path, "(its name)", stem).refuse), path
+    folders = sorted({image.file.rpartition("/")[0] for image in images})
+    found = [(folder, path) for folder in folders for path in sorted((root / folder).glob("[!.]*.xml"))]
+    stems = ImageNames.without_suffix([image.file for image in images] if found else [])  # as they are on disk
+    for folder, path in found:
+        stem = f"{folder}/{path.stem}"
+        yield stems.find(stem, Place(path, "(its name)", stem).refuse), path
 
 
 def _common(paths: Sequence[Path]) -> Path:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import difflib
+import posixpath
 import unicodedata
 from collections.abc import Callable, Sequence
-from pathlib import PurePosixPath
+from functools import cached_property
 from typing import NoReturn
 
 from wsolbench.ids import EXPECTED, is_safe
@@ -18,11 +19,14 @@ class ImageNames:
 
     def __init__(self, ids: Sequence[str], what: str = "image") -> None:
         self.ids, self.what = ids, what
-        self._at: dict[str, list[int]] = {}
-        self._by_last: dict[str, list[int]] = {}
-        for index, id in enumerate(ids):
-            self._at.setdefault(id, []).append(index)
-            self._by_last.setdefault(id.rpartition("/")[2], []).append(index)
+
+    @cached_property
+    def _at(self) -> dict[str, list[int]]:
+        return _grouped(self.ids)
+
+    @cached_property
+    def _by_last(self) -> dict[str, list[int]]:
+        return _grouped([id.rpartition("/")[2] for id in self.ids])
 
     @classmethod
     def without_suffix(cls, ids: Sequence[str]) -> ImageNames:
@@ -37,8 +41,7 @@ class ImageNames:
         wanted = unicodedata.normalize("NFC", name).removeprefix("./")
         if not is_safe(wanted):
             refuse(f"an image as {EXPECTED}")
-        same_last = self._by_last.get(wanted.rpartition("/")[2], [])
-        fitting = self._at.get(wanted) or [index for index in same_last if self.ids[index].endswith(f"/{wanted}")]
+        fitting = self._at.get(wanted) or [at for at in self._same_last(wanted) if self.ids[at].endswith(f"/{wanted}")]
         if split and len(fitting) > 1:
             fitting = [index for index in fitting if self.ids[index].startswith(f"{split}/")] or fitting
         if len(fitting) > 1:
@@ -46,10 +49,21 @@ class ImageNames:
             several = f"two images are called {first!r}" if first == second else f"{first!r} and {second!r} both end so"
             refuse(f"the whole id of one {self.what}, but {several}")
         if not fitting:
-            known = [self.ids[index] for index in same_last] or self.ids[:10_000]
+            known = [self.ids[index] for index in self._same_last(wanted)] or self.ids[:10_000]
             near = difflib.get_close_matches(wanted, known, n=1)
             refuse(f"an {self.what} of this data set" + (f", e.g. {near[0]!r}" if near else f", e.g. {self.ids[0]!r}"))
         return fitting[0]
+
+    def _same_last(self, name: str) -> list[int]:
+        return self._by_last.get(name.rpartition("/")[2], [])
+
+
+def _grouped(names: Sequence[str]) -> dict[str, list[int]]:
+    """Where each name stands."""
+    places: dict[str, list[int]] = {}
+    for index, name in enumerate(names):
+        places.setdefault(name, []).append(index)
+    return places
 
 
 def without_suffix(id: str) -> str:
@@ -58,4 +72,4 @@ def without_suffix(id: str) -> str:
     >>> without_suffix("val/cat/a.b.JPG")
     'val/cat/a.b'
     """
-    return PurePosixPath(id).with_suffix("").as_posix()
+    return posixpath.splitext(id)[0]

@@ -9,7 +9,6 @@ from __future__ import annotations
 import os
 import stat
 import unicodedata
-from collections import Counter
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
@@ -87,28 +86,24 @@ def read_tree(root: Path, also_reserved: Collection[Path] = ()) -> list[TreeImag
     else:
         trees = [("", "", "images/" if (root / "images").is_dir() else "")]
     images: dict[str, TreeImage] = {}
-    others: Counter[str] = Counter()
     for split, id_prefix, file_prefix in trees:
-        for class_folder in _class_folders(root / file_prefix, reserved):
-            inside = f"{class_folder.name}/"
+        for folder in _class_folders(root / file_prefix, reserved):
+            class_name, others = _as_id(folder.parent, folder.name), set()
             count = len(images)
-            for found in walk(class_folder):
+            for found in walk(folder):
                 suffix = os.path.splitext(found.file)[1].lower()
                 if suffix not in IMAGES:
-                    others[suffix or "files without a suffix"] += 1
+                    others.add(suffix or "files without a suffix")
                     continue
-                id = unicodedata.normalize("NFC", f"{id_prefix}{inside}") + found.id
-                image = TreeImage(
-                    id, f"{file_prefix}{inside}{found.file}", found.bytes, _class_name(class_folder), split
-                )
+                id, file = f"{id_prefix}{class_name}/{found.id}", f"{file_prefix}{folder.name}/{found.file}"
+                image = TreeImage(id, file, found.bytes, class_name, split)
                 other = images.setdefault(id, image)
                 if other is not image:
-                    raise WsolbenchError(
-                        f"'{root / image.file}' and '{root / other.file}' have one name in Unicode: {id!r}"
-                    )
+                    raise WsolbenchError(f"'{root / file}' and '{root / other.file}' have one name in Unicode: {id!r}")
             if len(images) == count:
+                only = f", only {', '.join(sorted(others))}" if others else ""
                 raise WsolbenchError(
-                    f"class folder '{class_folder}' holds no image ({', '.join(IMAGES)}){_held(others)}: fill or remove it"
+                    f"class folder '{folder}' holds no image ({', '.join(IMAGES)}){only}: fill or remove it"
                 )
     if not images:
         raise UsageError(
@@ -135,17 +130,9 @@ def _holds_something(folder: Path) -> bool:
     return folder.is_dir() and any(not path.name.startswith(".") for path in folder.iterdir())
 
 
-def _class_name(folder: Path) -> str:
-    return unicodedata.normalize("NFC", folder.name)
-
-
-def _held(others: Counter[str]) -> str:
-    return f", only {', '.join(sorted(others))}" if others else ""
-
-
 def _as_id(folder: Path, file: str) -> str:
     try:
-        id = unicodedata.normalize("NFC", file.encode("utf-8").decode("utf-8"))
+        id = file if file.isascii() else unicodedata.normalize("NFC", file.encode("utf-8").decode("utf-8"))
     except UnicodeEncodeError as error:
         name = os.fsencode(PurePosixPath(file).name)
         raise WsolbenchError(f"the name {name!r} of a file in {str(folder)!r} is not UTF-8: rename it") from error

@@ -341,6 +341,8 @@ def loop(tree: FolderTree) -> None:
 
 
 FOLDERS: list[tuple[Damage, str]] = [
+    (move("train/dog", "train/d\\og"), r"file 'd\\\\og' in '.*train' has a backslash or a control character"),
+    (lambda tree: os.mkdir(os.fsencode(tree.root / "train") + b"/\xff"), r"the name b'\\xff' of a file in '.*train' is not UTF"),
     (loop, r"image '.*round\.jpg' cannot be read: (Too many levels of symbolic links|Symlink loop)"),
     (lambda tree: os.mkfifo(tree.root / "val" / "dog" / "pipe.jpg"), r"'.*pipe\.jpg' is no regular file: remove it"),
     (lambda tree: [(tree.root / "train" / name).mkdir(mode=0o777) for name in (" ",)], r"class folder '.*/ ' holds no image"),
