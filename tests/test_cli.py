@@ -154,7 +154,8 @@ def test_the_command_line_is_frozen() -> None:
     }
     nested = parsers_of(verbs["data"])
     assert {name: flags(verb) for name, verb in nested.items()} == {
-        "show": ["-h", "--help", "name", "--root", "--split", "--count", "--seed", "-o", "--out"]
+        "show": ["-h", "--help", "name", "--root", "--split", "--count", "--seed", "-o", "--out"],
+        "init": ["-h", "--help", "folder"],
     }
 
 

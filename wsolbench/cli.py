@@ -78,7 +78,7 @@ def _dispatch(words: list[str]) -> int:
             near = difflib.get_close_matches(word.partition("=")[0], flags, n=1)
             hint = f"did you mean '{near[0]}'?" if near else "options of a run are written key=value, without dashes."
             raise UsageError(f"unknown flag '{word}' of '{arguments.parser.prog}', {hint} Known: {', '.join(flags)}")
-    if rest and arguments.handler is not _run:
+    if rest and arguments.handler not in (_run, _data_show):
         raise UsageError(f"'{arguments.parser.prog}' takes no '{rest[0]}'; see '{arguments.parser.prog} --help'")
     handler: Handler = arguments.handler
     return handler(arguments, rest)
@@ -214,7 +214,7 @@ def build_parser() -> argparse.ArgumentParser:
     show = verb(
         "show",
         _data_show,
-        "Write a contact sheet of a data set with its ground truth.",
+        "Write a contact sheet of a data set with its ground truth. dataset.KEY=value sets its options, as in run.",
         "wsolbench data show badges --split val -o badges.png",
         data_verbs,
     )
@@ -224,6 +224,14 @@ def build_parser() -> argparse.ArgumentParser:
     show.add_argument("--count", default=24, type=int, metavar="N", help="number of images (default: 24)")
     show.add_argument("--seed", default=0, type=int, metavar="N", help="which images are drawn (default: 0)")
     show.add_argument("-o", "--out", metavar="FILE", type=Path, help="default: NAME-SPLIT.png")
+    init = verb(
+        "init",
+        _data_init,
+        "Make a folder for your own images, with its layout explained inside; nothing is overwritten.",
+        "wsolbench data init my-images",
+        data_verbs,
+    )
+    init.add_argument("folder", metavar="DIR", type=Path, help="is made where it does not exist")
 
     check = verb(
         "check",
@@ -378,9 +386,10 @@ def _data(arguments: argparse.Namespace, rest: list[str]) -> int:
 
 
 def _data_show(arguments: argparse.Namespace, rest: list[str]) -> int:
+    from wsolbench.compose import dataset_options
     from wsolbench.data import create_dataset
 
-    dataset = create_dataset(arguments.name, root=arguments.root)
+    dataset = create_dataset(arguments.name, root=arguments.root, **dataset_options(arguments.name, rest))
     if arguments.split not in dataset.splits:
         raise unknown("split", arguments.split, dataset.splits)
     path = arguments.out or Path(f"{arguments.name}-{arguments.split}.png")
@@ -431,6 +440,13 @@ def _data_draw(arguments: argparse.Namespace, rest: list[str]) -> int:
     options = {"shots": arguments.shots, "val_per_class": arguments.val_per_class, "seed": arguments.seed}
     write_json(path, draw_subset(dataset, **options))
     print(path)
+    return 0
+
+
+def _data_init(arguments: argparse.Namespace, rest: list[str]) -> int:
+    from wsolbench.data_init import init_folder
+
+    print(*init_folder(arguments.folder), sep="\n")
     return 0
 
 

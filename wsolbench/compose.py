@@ -82,6 +82,24 @@ def expand(
     return runs
 
 
+def dataset_options(dataset: str, overrides: Sequence[str]) -> dict[str, Any]:
+    """The options of a data set that `dataset.key=value` set, one value each, for verbs that open it without a run.
+
+    >>> dataset_options("badges", ["dataset.clutter=0"])
+    {'clutter': 0}
+    """
+    from wsolbench.registry import DATASETS
+
+    known = leaves(DATASETS.get(dataset).Config, "dataset.")
+    choices = parse_overrides(overrides)
+    for choice in choices.values():
+        if choice.key not in known:
+            raise unknown_key(choice, sorted(known))
+        if len(choice.values) > 1:
+            raise UsageError(f"'{choice.text}' is a sweep: a data set is opened with one value of {choice.key}")
+    return {key.removeprefix("dataset."): choice.values[0] for key, choice in choices.items()}
+
+
 def repeat(path: str, *, device: str | None = None, root: str | None = None, out: str | None = None) -> RunConfig:
     """The run whose `config.yaml` lies at `path`, on this machine's device and paths where they are given."""
     try:

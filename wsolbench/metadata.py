@@ -61,6 +61,10 @@ class Metadata:
         """The file that tells "labels", "sizes" or "localization"; the folder where none was named."""
         return self.sources.get(what, self.folder)
 
+    @property
+    def has_boxes(self) -> bool:
+        return self.boxes_M4 is not None
+
     def boxes(self, index: int) -> Ints | None:
         """The boxes [N, 4] of an image, N >= 1; None where the split has none."""
         if self.boxes_M4 is None or self.first_box is None:

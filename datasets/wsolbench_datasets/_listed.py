@@ -160,7 +160,7 @@ class ListedSplit(Split):
         self.name, self.metadata, self.images, self.expected = name, metadata, images, expected
         self.geometry, self.cache = geometry, cache
         self.ids, self.labels = metadata.ids, metadata.labels
-        self.annotated = metadata.boxes_M4 is not None or metadata.masks is not None
+        self.annotated = metadata.has_boxes or metadata.masks is not None
         self._index = {id: index for index, id in enumerate(metadata.ids)}
         self._packed: ListedImages | None = None
 

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from folder_trees import write_folder
 from reference_trees import write_tree
 
 from wsolbench import create_dataset, list_datasets
@@ -25,6 +26,10 @@ def build(name: str, folder: Path) -> Dataset:
     """The data set with small splits where it lets one choose their size; what is read from disk lies in `folder`."""
     dials = {field.name for field in fields(DATASETS.get(name).Config)}
     root = folder / "tree"
+    if name == "folder":
+        if not root.is_dir():
+            write_folder(root).write_csv()
+        return create_dataset(name, root=root)
     if name in ON_DISK and not root.is_dir():
         write_tree(root, ON_DISK[name])
     options = {key: count for key, count in SMALL.items() if key in dials}
