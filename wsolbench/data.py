@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar, cast
 
@@ -21,7 +21,7 @@ from wsolbench.types import Annotation, Batch, Sample
 
 @dataclass(frozen=True)
 class DatasetInfo:
-    """What a table must say of a data set."""
+    """What a table must say of a data set, and what can be checked of a copy on someone's disk."""
 
     title: str
     citation: str
@@ -32,6 +32,11 @@ class DatasetInfo:
     counts: dict[str, int]  # images per split
     has_boxes: bool = True
     has_masks: bool = False
+    expected_counts: dict[str, int] = field(default_factory=dict)  # images per split of a complete copy; {}: not known
+    geometry: str = ""  # how an image becomes `resolution_HW`, in words
+    url: str = ""  # where the data are described and asked for
+    val_source: str = ""  # where the images that choose come from
+    imagenet_overlap: str = ""  # what an ImageNet-pretrained backbone has seen of it; "": nothing is known
 
     @property
     def num_classes(self) -> int:
