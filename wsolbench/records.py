@@ -21,8 +21,10 @@ from wsolbench.ids import EXPECTED, is_safe
 
 NUMBER = "([0-9]{1,9})"
 SIGNED = "(-?[0-9]{1,9})"
+DECIMAL = r"(-?[0-9]{1,9}(?:\.[0-9]{1,9})?)"
 
 Ints = npt.NDArray[np.int64]
+Floats = npt.NDArray[np.float64]
 
 
 @dataclass(frozen=True)
@@ -75,15 +77,15 @@ def ids_of(lines: Lines) -> list[str]:
 
 
 class Index:
-    """Where the records of another file belong among the ids that `path` lists."""
+    """Where the records of another file belong among the ids that `path` lists; a record starts with an id."""
 
-    def __init__(self, path: Path, ids: Sequence[str]) -> None:
-        self.path, self.ids = path, ids
+    def __init__(self, path: Path, ids: Sequence[str], *, separator: str = ",") -> None:
+        self.path, self.ids, self.separator = path, ids, separator
         self.at = {id: index for index, id in enumerate(ids)}
 
     def place(self, lines: Lines, pattern: str, expected: str) -> Iterator[tuple[int, int, tuple[str, ...]]]:
         """Per record its line number, its image's index and its fields after the id; in the end every image had one."""
-        match = re.compile(rf"([^,]+),{pattern}").fullmatch
+        match = re.compile(f"([^{self.separator}]+){self.separator}{pattern}").fullmatch
         unseen = bytearray(b"\1" * len(self.ids))
         for number, line in enumerate(lines.text, 1):
             if not line:
@@ -109,7 +111,7 @@ class Index:
         """Line numbers [R], image indices [R] and values [R, columns] of all records; `once`: one record an image."""
         flat = array("q")  # not a list of tuples: ImageNet's training list has 1.28 million records
         seen: set[int] = set()
-        for line, index, fields in self.place(lines, ",".join([number] * columns), expected):
+        for line, index, fields in self.place(lines, self.separator.join([number] * columns), expected):
             if once and index in seen:
                 lines.refuse(line, "one line per image, but an earlier line names this one too")
             seen.add(index)
@@ -118,6 +120,37 @@ class Index:
             flat.extend(map(int, fields))
         table = np.array(flat, np.int64).reshape(-1, 2 + columns)
         return table[:, 0], table[:, 1], table[:, 2:]
+
+    def place_decimals(self, lines: Lines, columns: int, expected: str) -> tuple[Ints, Ints, Floats]:
+        """As `place_integers`, one record an image, of numbers that may have a decimal point."""
+        numbers, where, values = [], [], []
+        seen: set[int] = set()
+        for line, index, fields in self.place(lines, self.separator.join([DECIMAL] * columns), expected):
+            if index in seen:
+                lines.refuse(line, "one line per image, but an earlier line names this one too")
+            seen.add(index)
+            numbers.append(line)
+            where.append(index)
+            values.append([float(field) for field in fields])
+        return np.array(numbers, np.int64), np.array(where, np.int64), np.array(values, np.float64)
+
+
+def clip_boxes(boxes_N4: Ints, size_HW: tuple[int, int], where: str) -> Ints:
+    """The boxes of one image, ended at its last pixel: x1 <= width - 1, y1 <= height - 1.
+
+    Raises:
+        WsolbenchError: a box starts outside of the image; the sentence starts with `where`.
+
+    >>> clip_boxes(np.array([[2, 3, 50, 9]]), (10, 50), "'boxes.txt': image 'a.jpg'").tolist()
+    [[2, 3, 49, 9]]
+    """
+    height, width = size_HW
+    for x0, y0, x1, y1 in boxes_N4[(boxes_N4[:, 0] >= width) | (boxes_N4[:, 1] >= height)][:1].tolist():
+        raise WsolbenchError(
+            f"{where} has the box {x0},{y0},{x1},{y1} (x0,y0,x1,y1), which lies outside of the image: it is {width} wide "
+            f"and {height} high"
+        )
+    return np.minimum(boxes_N4, [width, height, width - 1, height - 1])
 
 
 def boxes_per_image(

@@ -27,8 +27,9 @@ def build(name: str, folder: Path) -> Dataset:
     root = folder / "tree"
     if name in ON_DISK and not root.is_dir():
         write_tree(root, ON_DISK[name])
-    options = {key: count for key, count in SMALL.items() if key in dials}
-    return create_dataset(name, root=root if name in ON_DISK else None, **options)
+    if name in ON_DISK:
+        return create_dataset(name, root=root)
+    return create_dataset(name, **{key: count for key, count in SMALL.items() if key in dials})
 
 
 @pytest.fixture(scope="module", params=list_datasets())
