@@ -33,7 +33,7 @@ class DatasetInfo:
     has_boxes: bool = True
     has_masks: bool = False
     expected_counts: dict[str, int] = field(default_factory=dict)  # images per split of a complete copy; {}: not known
-    geometry: str = ""  # how an image becomes `resolution_HW`, in words
+    preprocessing: str = ""  # how an image becomes `resolution_HW`, in words
     url: str = ""  # where the data are described and asked for
     val_source: str = ""  # where the images that choose come from
     imagenet_overlap: str = ""  # what an ImageNet-pretrained backbone has seen of it; "": nothing is known

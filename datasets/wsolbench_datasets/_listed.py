@@ -34,7 +34,7 @@ from wsolbench_datasets._pixels import RESOLUTION, as_rgb, normalised, pixels, r
 REVISION = "1"  # moves when the same files give other samples or annotations
 
 
-GEOMETRY = (
+PREPROCESSING = (
     "val and test resized to 224x224, aspect ratio not kept; train resized to 256x256, of which a crop of 224x224 is taken and "
     "flipped or not; PIL's bilinear filter, stored orientation"
 )
@@ -137,7 +137,7 @@ class ListedDataset(Dataset):
                 has_boxes=any(metadata.has_boxes for metadata in annotated),
                 has_masks=any(metadata.masks is not None for metadata in annotated),
                 expected_counts=self.expected_counts(),
-                geometry=GEOMETRY,
+                preprocessing=PREPROCESSING,
                 url=self.url,
                 val_source=str(self.hold_out() or self.val_source),
                 imagenet_overlap=self.imagenet_overlap,
