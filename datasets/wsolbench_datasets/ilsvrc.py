@@ -77,9 +77,9 @@ class Ilsvrc(ReferenceDataset):
         return lists
 
     def named_classes(self, split: str) -> Iterator[tuple[int, str | None]]:
-        """As the shared one; the 1.28 million lines of the training split are skimmed, not kept."""
+        """As the shared one; the 1.28 million lines of the training split are skimmed, not kept, where they were not read."""
         layout = self.layout_of(split)
-        if split != "train" or not isinstance(layout, MetadataLayout):
+        if split != "train" or self.is_read(split) or not isinstance(layout, MetadataLayout):
             yield from super().named_classes(split)
             return
         with (layout.folder / split / LABELS).open(encoding="utf-8-sig") as lines:
