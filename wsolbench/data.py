@@ -44,7 +44,7 @@ __all__ = [
 
 @dataclass(frozen=True)
 class DatasetInfo:
-    """What a table must say of a data set."""
+    """What a table must say of a data set, and what can be checked of a copy on someone's disk."""
 
     title: str
     citation: str
@@ -56,7 +56,11 @@ class DatasetInfo:
     has_boxes: bool = True
     has_masks: bool = False
     geometry: Geometry = "resize"  # what of an image is seen in val and test: all of it, or the middle of a larger one
-    expected_counts: dict[str, int] = field(default_factory=dict)  # images per split of the complete data set, if known
+    expected_counts: dict[str, int] = field(default_factory=dict)  # images per split of a complete copy; {}: not known
+    preprocessing: str = ""  # how an image becomes `resolution_HW`, in words
+    url: str = ""  # where the data are described and asked for
+    val_source: str = ""  # where the images that choose come from
+    imagenet_overlap: str = ""  # what an ImageNet-pretrained backbone has seen of it; "": nothing is known
 
     @property
     def num_classes(self) -> int:
