@@ -141,6 +141,10 @@ class ListedSplit(Split):
         image_CHW = training_pixels(self._open(index), augment) if augment is not None else pixels(self._open(index))
         return Sample(id, normalised(image_CHW), int(self.labels[index]))
 
+    def picture(self, index: int) -> npt.NDArray[np.uint8]:
+        """The image as its file has it, in stored orientation."""
+        return np.array(self._open(index))
+
     def annotation(self, id: str) -> Annotation:
         """Boxes in original pixels; or the mask, in the frame of the mask files (see `_mask`)."""
         if id not in self._index:
