@@ -18,6 +18,7 @@ from wsolbench import __version__, board_flags
 from wsolbench.errors import UsageError, WsolbenchError, unknown
 from wsolbench.formats import FORMATS
 from wsolbench.preflight import check_backbone, check_device, check_writable
+from wsolbench.pseudo_boxes_verb import add_arguments, pseudo_boxes
 
 Handler = Callable[[argparse.Namespace, list[str]], int]
 
@@ -54,7 +55,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 2 if isinstance(error, UsageError) else 1
     except KeyboardInterrupt:
         again = f"; what was done is saved, resume with the same command: wsolbench {shlex.join(words)}"
-        print(f"\nwsolbench: interrupted{again if words[:1] in (['run'], ['evaluate']) else ''}", file=sys.stderr)
+        resumes = words[:1] in (["run"], ["evaluate"]) or words[:2] == ["data", "pseudo-boxes"]
+        print(f"\nwsolbench: interrupted{again if resumes else ''}", file=sys.stderr)
         return 130
     except BrokenPipeError:  # the reader of a pipe, e.g. head, has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -260,6 +262,17 @@ def build_parser() -> argparse.ArgumentParser:
     draw.add_argument("--val-per-class", type=int, metavar="K", help="also draw so many images per class of val")
     draw.add_argument("--seed", default=0, type=int, metavar="N", help="default: 0")
     draw.add_argument("-o", "--out", metavar="FILE", type=Path, help="default: NAME-<K>shot-s<SEED>.json")
+
+    add_arguments(
+        verb(
+            "pseudo-boxes",
+            pseudo_boxes,
+            "Make one box per image without annotators: proposals, of which a classifier trained on labels only takes one. "
+            "How it takes it is wsolbench's own choice; the paper's filter is not public. See docs/pseudo-boxes.md.",
+            "wsolbench data pseudo-boxes badges --classifier results/runs/badges/cam/badges_cnn/full/s0-4d5c1b4c -o boxes",
+            data_verbs,
+        )
+    )
 
     pretrain = verb(
         "pretrain",

@@ -11,10 +11,10 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 
@@ -35,6 +35,13 @@ RELEASED = {  # the folders of the files released with the paper
     "metadata_generated_by_clip_maps": "clip",
     "metadata_generated_by_rpn_bboxs": "rpn",
 }
+
+
+class HasLabels(Protocol):
+    """A split, as far as lists of its images need one."""
+
+    ids: list[str]
+    labels: Ints
 
 
 @dataclass(frozen=True, eq=False)
@@ -113,9 +120,9 @@ def read_pseudo_boxes(folder: str | Path, split: Split) -> PseudoBoxes:
 
 def write_pseudo_boxes(
     folder: str | Path,
-    split: Split,
-    sizes_HW: list[tuple[int, int]],
-    boxes: list[tuple[int, int, int, int]],
+    split: HasLabels,
+    sizes_HW: Sequence[tuple[int, int]],
+    boxes: Sequence[tuple[int, int, int, int]],
     source: Mapping[str, object],
 ) -> None:
     """Write pseudo-boxes, in the order of `split.ids`, in the released format: no line end after the last line.

@@ -71,6 +71,10 @@ class ListedImages(Images):
         images_BCHW = normalise(pixels_BHW3, empty_batch(len(indices), 3, RESOLUTION, RESOLUTION))
         return Batch([self.ids[index] for index in indices], images_BCHW, self.labels[list(indices)])
 
+    def picture(self, index: int) -> Pixels:
+        """The image as it is stored, uint8 [H, W, 3]."""
+        return self._decoded(index, self.path(index))
+
     def warm_up(self) -> None:
         opencv_agrees()
         view_pixels(np.zeros((2, 2, 3), np.uint8), self.view)

@@ -234,6 +234,10 @@ class ListedSplit(Split):
         batch = self.for_loading().batch([index], None if augment is None else [augment])
         return Sample(self.ids[index], batch.images_BCHW[0], int(self.labels[index]))
 
+    def picture(self, index: int) -> npt.NDArray[np.uint8]:
+        """The image as its file has it, in stored orientation."""
+        return self.for_loading().picture(index)
+
     def annotation(self, id: str) -> Annotation:
         """Boxes in original pixels, and the mask; where there is none but the mask, in the frame of its files (see `_mask`)."""
         if id not in self._index:
