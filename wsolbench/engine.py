@@ -321,6 +321,7 @@ def _ledger(job: Job, reader: AnnotationReader, splits: dict[str, Split]) -> dic
         },
         "optimizer_steps": job.plan.steps if trained else 0,
         "annotations": reader.uses(),
+        "val_source": job.dataset.info.val_source or None,  # such as a hold-out from train: its size and seed
         "checkpoint": config.protocol.checkpoint,
         "threshold": config.protocol.threshold if job.dataset.info.has_boxes else None,
         "weights": job.weights,
