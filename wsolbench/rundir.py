@@ -33,6 +33,7 @@ PACKAGES = (
     "timm",
     "numpy",
     "opencv-python-headless",
+    "pillow",
     "safetensors",
     "torchmetrics",
 )
