@@ -15,6 +15,7 @@ import torch
 from torch.utils.data import DataLoader
 from torch.utils.data import Dataset as TorchDataset
 
+from wsolbench.conventions import Geometry
 from wsolbench.errors import WsolbenchError
 from wsolbench.interrupt import leave_to_parent
 from wsolbench.types import Annotation, Batch, Sample
@@ -33,6 +34,7 @@ class DatasetInfo:
     counts: dict[str, int]  # images per split
     has_boxes: bool = True
     has_masks: bool = False
+    geometry: Geometry = "resize"  # what of an image is seen in val and test: all of it, or the middle of a larger one
     expected_counts: dict[str, int] = field(default_factory=dict)  # images per split of the complete data set, if known
 
     @property

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +10,9 @@ import torch
 
 from wsolbench.bad_images import BadImages
 from wsolbench.config import RunConfig, build_dataset_config, build_method_config
+from wsolbench.conventions import CONVENTIONS, Convention, get_convention
 from wsolbench.data import Dataset, Split, create_dataset
+from wsolbench.errors import UsageError
 from wsolbench.method import Method, Training
 from wsolbench.preflight import check_device, check_writable
 from wsolbench.progress import Reporter, Silent
@@ -21,6 +23,7 @@ from wsolbench.subsets import Chosen, choose_images, protocol_name
 
 IDLE = ("out", "root", "device", "experiment", "recipe", "checkpoint")  # top-level keys that cannot change a number
 STATED = ("data",)  # top-level keys whose consequences are in the identity: which images, not how they were chosen
+YOUNG = (("evaluate", "convention", "reference"),)  # keys that older runs do not know: their hashes hold at the default
 IDLE_IN = {"train": ("workers",), "evaluate": ("workers", "threads", "save_every")}
 
 
@@ -56,6 +59,8 @@ class Job:
     fingerprint: str
     device: torch.device
     chosen: Chosen
+    convention: Convention | None  # scored on test in addition to the reference
+    convention_split: Split  # test, with the image content that the convention needs
     plan: TrainingPlan
     weights: dict[str, Any] | None
     identity: dict[str, Any]
@@ -99,6 +104,8 @@ def open_job(config: RunConfig, session: Session) -> Job:
     chosen = choose_images(config, dataset, fingerprint, session.bad_images)
     protocol = replace(config.protocol, name=protocol_name(config, chosen.subset))
     config = replace(config, protocol=protocol)
+    convention, convention_split = _convention(config, dataset, session)
+    convention_split = chosen.without_bad("test", convention_split)
     backbone = config.backbone or method_class.default_backbone
     weights = _weights(config, backbone)
     identity = {
@@ -128,11 +135,32 @@ def open_job(config: RunConfig, session: Session) -> Job:
         fingerprint=fingerprint,
         device=device,
         chosen=chosen,
+        convention=convention,
+        convention_split=convention_split,
         plan=training_plan(config.train, protocol.budget, len(chosen.indices), len(chosen.train_split)),
         weights=weights,
         identity=identity,
         directory=RunDirectory(path, hash),
     )
+
+
+def _convention(config: RunConfig, dataset: Dataset, session: Session) -> tuple[Convention | None, Split]:
+    """The convention asked for beside the reference, and test as it must see it."""
+    convention, name, test = get_convention(config.evaluate.convention), config.dataset["name"], dataset.split("test")
+    if convention.name == "reference":
+        return None, test
+    if not dataset.info.has_boxes:
+        raise UsageError(f"convention '{convention.name}' compares boxes, but {name} has masks and no boxes")
+    if convention.geometry == dataset.info.geometry:
+        return convention, test
+    if "geometry" not in {option.name for option in fields(type(dataset).Config)}:
+        alone = " or ".join(f"'{other}'" for other in CONVENTIONS if other.startswith(f"{convention.name} ("))
+        raise UsageError(
+            f"evaluate.convention={convention.name} needs images cut as its authors do, and data set '{name}' shows them "
+            f"one way only: take {alone}, which scores the same maps"
+        )
+    other, _ = session.dataset(replace(config, dataset=config.dataset | {"geometry": convention.geometry}))
+    return convention, other.split("test")
 
 
 def resolve_device(name: str) -> torch.device:
@@ -159,6 +187,9 @@ def _deciding(config: RunConfig) -> dict[str, Any]:
     content: dict[str, Any] = plain(config)
     for owner, keys in IDLE_IN.items():
         content[owner] = {name: value for name, value in content[owner].items() if name not in keys}
+    for owner, key, default in YOUNG:
+        if content[owner][key] == default:
+            del content[owner][key]
     return {name: value for name, value in content.items() if name not in (*IDLE, *STATED)}
 
 
