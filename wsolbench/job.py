@@ -4,27 +4,34 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 
 from wsolbench.bad_images import BadImages
-from wsolbench.config import RunConfig, build_dataset_config, build_method_config
+from wsolbench.config import ProtocolConfig, RunConfig, build_dataset_config, build_method_config, deciding
 from wsolbench.conventions import CONVENTIONS, Convention, get_convention
 from wsolbench.data import Dataset, Split, create_dataset
 from wsolbench.errors import UsageError
 from wsolbench.method import Method, Training
 from wsolbench.preflight import check_device, check_writable
 from wsolbench.progress import Reporter, Silent
-from wsolbench.protocol import TrainingPlan, check_protocol, training_plan
+from wsolbench.protocol import TrainingPlan, check_annotated, check_protocol, training_plan
+from wsolbench.pseudo_boxes import PseudoBoxes, read_pseudo_boxes
 from wsolbench.registry import DATASETS, METHODS
 from wsolbench.rundir import RunDirectory, digest, file_sha256, plain, run_path
+from wsolbench.selectors import LAST, Selector, Settings, parse_checkpoint, parse_threshold
 from wsolbench.subsets import Chosen, choose_images, protocol_name
 
 IDLE = ("out", "root", "device", "experiment", "recipe", "checkpoint")  # top-level keys that cannot change a number
 STATED = ("data",)  # top-level keys whose consequences are in the identity: which images, not how they were chosen
-YOUNG = (("evaluate", "convention", "reference"),)  # keys that older runs do not know: their hashes hold at the default
-IDLE_IN = {"train": ("workers",), "evaluate": ("workers", "threads", "save_every")}
+YOUNG = (  # keys that older runs do not know: their hashes hold at the default
+    ("evaluate", "convention", "reference"),
+    ("protocol", "fraction", None),
+    ("protocol", "select_every", 1),
+    ("protocol", "matrix", False),
+)
+IDLE_IN = {"protocol": ("pseudo_boxes",), "train": ("workers",), "evaluate": ("workers", "threads", "save_every")}
 
 
 @dataclass
@@ -61,6 +68,9 @@ class Job:
     chosen: Chosen
     convention: Convention | None  # scored on test in addition to the reference
     convention_split: Split  # test, with the image content that the convention needs
+    checkpoint: Selector
+    threshold: Selector
+    pseudo: PseudoBoxes | None
     plan: TrainingPlan
     weights: dict[str, Any] | None
     identity: dict[str, Any]
@@ -79,6 +89,15 @@ class Job:
     def val_split(self) -> Split:
         """Only the images that may be looked at."""
         return self.chosen.val_split
+
+    @property
+    def has_snapshots(self) -> bool:
+        """The protocol chooses among checkpoints of the training."""
+        return self.training != "none" and (self.checkpoint.name != LAST or self.config.protocol.matrix)
+
+    def settings(self, selector: Selector) -> Settings:
+        """What a selector's argument means in this run."""
+        return selector.settings(self.config.dataset["name"], self.backbone or "-", self.config.evaluate.interval)
 
     @property
     def training(self) -> Training:
@@ -104,8 +123,12 @@ def open_job(config: RunConfig, session: Session) -> Job:
     chosen = choose_images(config, dataset, fingerprint, session.bad_images)
     protocol = replace(config.protocol, name=protocol_name(config, chosen.subset))
     config = replace(config, protocol=protocol)
-    convention, convention_split = _convention(config, dataset, session)
-    convention_split = chosen.without_bad("test", convention_split)
+    annotated = {"val": chosen.val_split.annotated, "test": chosen.test_split.annotated}
+    is_trained = method_class.training != "none"
+    check_annotated(protocol, config.dataset["name"], annotated, dataset.info.has_boxes, is_trained=is_trained)
+    pseudo = protocol.pseudo_boxes and read_pseudo_boxes(protocol.pseudo_boxes, chosen.val_split)
+    checkpoint, threshold = _selectors(protocol, pseudo)
+    convention, convention_split = _convention(config, dataset, chosen, session)
     backbone = config.backbone or method_class.default_backbone
     weights = _weights(config, backbone)
     identity = {
@@ -116,6 +139,7 @@ def open_job(config: RunConfig, session: Session) -> Job:
         "checkpoint": config.checkpoint and file_sha256(config.checkpoint),
         "device": device.type,
         **chosen.identity(),
+        **({"pseudo_boxes": pseudo.sha256} if pseudo else {}),
     }
     hash = digest(identity)
     path = run_path(
@@ -137,6 +161,9 @@ def open_job(config: RunConfig, session: Session) -> Job:
         chosen=chosen,
         convention=convention,
         convention_split=convention_split,
+        checkpoint=checkpoint,
+        threshold=threshold,
+        pseudo=pseudo or None,
         plan=training_plan(config.train, protocol.budget, len(chosen.indices), len(chosen.train_split)),
         weights=weights,
         identity=identity,
@@ -144,15 +171,32 @@ def open_job(config: RunConfig, session: Session) -> Job:
     )
 
 
-def _convention(config: RunConfig, dataset: Dataset, session: Session) -> tuple[Convention | None, Split]:
+def _selectors(protocol: ProtocolConfig, pseudo: PseudoBoxes | Literal[""] | None) -> tuple[Selector, Selector]:
+    """The protocol's selectors; one that goes by pseudo-boxes says whose, and refuses those of another source."""
+    chosen = []
+    for selector in (parse_checkpoint(protocol.checkpoint), parse_threshold(protocol.threshold)):
+        if selector.name == "val-pseudo" and pseudo:
+            if selector.argument not in ("", pseudo.source):
+                raise UsageError(
+                    f"protocol '{protocol.name}' chooses by '{selector}', but '{protocol.pseudo_boxes}' holds "
+                    f"pseudo-boxes of '{pseudo.source}'"
+                )
+            selector = Selector(selector.name, pseudo.source)
+        chosen.append(selector)
+    return chosen[0], chosen[1]
+
+
+def _convention(
+    config: RunConfig, dataset: Dataset, chosen: Chosen, session: Session
+) -> tuple[Convention | None, Split]:
     """The convention asked for beside the reference, and test as it must see it."""
-    convention, name, test = get_convention(config.evaluate.convention), config.dataset["name"], dataset.split("test")
+    convention, name = get_convention(config.evaluate.convention), config.dataset["name"]
     if convention.name == "reference":
-        return None, test
+        return None, chosen.test_split
     if not dataset.info.has_boxes:
         raise UsageError(f"convention '{convention.name}' compares boxes, but {name} has masks and no boxes")
     if convention.geometry == dataset.info.geometry:
-        return convention, test
+        return convention, chosen.test_split
     if "geometry" not in {option.name for option in fields(type(dataset).Config)}:
         alone = " or ".join(f"'{other}'" for other in CONVENTIONS if other.startswith(f"{convention.name} ("))
         raise UsageError(
@@ -160,7 +204,7 @@ def _convention(config: RunConfig, dataset: Dataset, session: Session) -> tuple[
             f"one way only: take {alone}, which scores the same maps"
         )
     other, _ = session.dataset(replace(config, dataset=config.dataset | {"geometry": convention.geometry}))
-    return convention, other.split("test")
+    return convention, chosen.without_bad("test", other.split("test"))
 
 
 def resolve_device(name: str) -> torch.device:
@@ -176,9 +220,9 @@ def resolve_device(name: str) -> torch.device:
 
 
 def _options(build: Any, cls: type[Any], chosen: dict[str, Any]) -> dict[str, Any]:
-    """A plug-in's options with defaults filled in: a default that is spelled out is the same run."""
+    """A plug-in's deciding options with defaults filled in: a default that is spelled out is the same run."""
     values = {name: value for name, value in chosen.items() if name != "name"}
-    filled: dict[str, Any] = plain(build(cls, chosen["name"], values))
+    filled: dict[str, Any] = plain(deciding(build(cls, chosen["name"], values)))
     return {"name": chosen["name"], **filled}
 
 

@@ -21,7 +21,7 @@ from wsolbench.config import OnBadImage, RunConfig
 from wsolbench.data import Dataset, Split, Subset
 from wsolbench.errors import UsageError, WsolbenchError, unknown
 from wsolbench.ids import EXPECTED, is_safe
-from wsolbench.protocol import draw_per_class
+from wsolbench.protocol import draw_fraction, draw_per_class
 from wsolbench.records import ids_of, read_lines
 
 WHAT = {"train": "training", "val": "val"}  # split -> what its draw is for, part of the draw's seed
@@ -215,11 +215,14 @@ def _choose(
     if subset is not None and name in subset.ids:
         return [index for index in subset.indices(name, split, per_class) if split.ids[index] not in bad]
     good = [index for index, id in enumerate(split.ids) if id not in bad] if bad else None
-    if per_class is None:
+    fraction = config.protocol.fraction if name == "train" else None
+    if per_class is None and fraction is None:
         return good
-    drawn = draw_per_class(
-        split if good is None else Subset(split, good), per_class, revision=revision, seed=config.seed, what=WHAT[name]
-    )
+    among = split if good is None else Subset(split, good)
+    if fraction is not None:
+        drawn = draw_fraction(among, fraction, revision=revision, seed=config.seed, what=WHAT[name])
+    else:
+        drawn = draw_per_class(among, per_class or 0, revision=revision, seed=config.seed, what=WHAT[name])
     return drawn if good is None else [good[index] for index in drawn]
 
 
