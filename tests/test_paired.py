@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from board_cases import make_levels
-from coverage import POPULATIONS, draws, false_alarms, interval_coverage
+from coverage_simulation import POPULATIONS, draws, false_alarms, interval_coverage
 
 from wsolbench.cells import RESAMPLES, compute_cells
 from wsolbench.errors import WsolbenchError

@@ -9,7 +9,7 @@ Tests: two methods that are equally good in the population of seeds and images, 
 is how often their difference is called significant at the 5 % level, by `wsolbench.paired.paired_test`, by a percentile
 bootstrap of seeds and images, and by looking at the images only.
 
-    python tests/support/coverage.py --out results/coverage.csv          (minutes)
+    python tests/support/coverage_simulation.py --out results/coverage.csv          (minutes)
 """
 # n images, T thresholds, I IoU levels, R resamples, S seeds, P images of a population
 
