@@ -80,7 +80,7 @@ def _dispatch(words: list[str]) -> int:
             near = difflib.get_close_matches(word.partition("=")[0], flags, n=1)
             hint = f"did you mean '{near[0]}'?" if near else "options of a run are written key=value, without dashes."
             raise UsageError(f"unknown flag '{word}' of '{arguments.parser.prog}', {hint} Known: {', '.join(flags)}")
-    if rest and arguments.handler not in (_run, _data_show):
+    if rest and arguments.handler not in (_run, _data_show, _data_check, _data_draw):
         raise UsageError(f"'{arguments.parser.prog}' takes no '{rest[0]}'; see '{arguments.parser.prog} --help'")
     handler: Handler = arguments.handler
     return handler(arguments, rest)
@@ -238,7 +238,8 @@ def build_parser() -> argparse.ArgumentParser:
     check = verb(
         "check",
         _data_check,
-        "Look at every image and list of a data set; exit status 1 if there is a problem. See docs/data-check.md.",
+        "Look at every image and list of a data set; exit status 1 if there is a problem. dataset.KEY=value sets its "
+        "options, as in run. See docs/data-check.md.",
         "wsolbench data check badges",
         data_verbs,
     )
@@ -420,6 +421,7 @@ def _data_check(arguments: argparse.Namespace, rest: list[str]) -> int:
         check_writable(arguments.json.parent)
     from rich.console import Console
 
+    from wsolbench.compose import dataset_options
     from wsolbench.data_check import check_dataset
     from wsolbench.data_check_report import print_report
     from wsolbench.progress import Reporter
@@ -428,6 +430,7 @@ def _data_check(arguments: argparse.Namespace, rest: list[str]) -> int:
     report = check_dataset(
         arguments.name,
         root=arguments.root,
+        options=dataset_options(arguments.name, rest),
         splits=_names(arguments.splits),
         quick=arguments.quick,
         workers=arguments.workers,
@@ -443,13 +446,14 @@ def _data_draw(arguments: argparse.Namespace, rest: list[str]) -> int:
     for flag, value in (("--shots", arguments.shots), ("--val-per-class", arguments.val_per_class)):
         if value is not None and value < 1:
             raise UsageError(f"{flag} {value}: expected at least 1 image per class")
+    from wsolbench.compose import dataset_options
     from wsolbench.data import create_dataset
     from wsolbench.rundir import write_json
     from wsolbench.subsets import draw_subset
 
     path = arguments.out or Path(f"{arguments.name}-{arguments.shots}shot-s{arguments.seed}.json")
     check_writable(path.parent)
-    dataset = create_dataset(arguments.name, root=arguments.root)
+    dataset = create_dataset(arguments.name, root=arguments.root, **dataset_options(arguments.name, rest))
     options = {"shots": arguments.shots, "val_per_class": arguments.val_per_class, "seed": arguments.seed}
     write_json(path, draw_subset(dataset, **options))
     print(path)

@@ -8,8 +8,9 @@ from __future__ import annotations
 import os
 import time
 import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -28,6 +29,7 @@ def check_dataset(
     name: str,
     *,
     root: str | Path | None = None,
+    options: Mapping[str, Any] | None = None,
     splits: Sequence[str] = (),
     quick: bool = False,
     workers: int | None = None,
@@ -38,6 +40,7 @@ def check_dataset(
     Args:
         name: of a registered data set.
         root: where it lies.
+        options: of the data set.
         splits: which to check; none: all it has.
         quick: sizes from headers only; nothing is decoded or compared by content.
         workers: threads; None: as many as there are processors.
@@ -53,7 +56,7 @@ def check_dataset(
     started = time.perf_counter()
     report = Report(name, None if root is None else str(root), quick)
     try:
-        dataset = create_dataset(name, root=root)
+        dataset = create_dataset(name, root=root, **(options or {}))
     except UsageError:
         raise
     except WsolbenchError as error:

@@ -21,7 +21,7 @@ from PIL import Image, UnidentifiedImageError
 
 from wsolbench.data import Split
 from wsolbench.data_check_report import Finding
-from wsolbench.errors import WsolbenchError
+from wsolbench.errors import BadImage, WsolbenchError
 from wsolbench.metadata import Metadata
 
 TINY = 0.001  # share of the image's area
@@ -97,8 +97,8 @@ class Looker:
         try:
             image = Image.open(io.BytesIO(content) if isinstance(content, bytes) else content)
         except (OSError, *_DAMAGED) as error:
-            known = isinstance(error, UnidentifiedImageError)
-            self._found(looked, "not-an-image" if known else "corrupt", f"'{path}'{'' if known else f': {error}'}")
+            alien = isinstance(error, UnidentifiedImageError)
+            self._found(looked, "not-an-image" if alien else "corrupt", f"'{path}'{'' if alien else f': {error}'}")
             return None
         with image:
             try:
@@ -121,22 +121,25 @@ class Looker:
 
     def _annotation(self, index: int, size_HW: tuple[int, int] | None, looked: Looked) -> None:
         metadata = metadata_of(self.split)
-        boxes_N4: npt.NDArray[np.int64] | None = None
-        if metadata is not None and metadata.masks is None:
-            boxes_N4 = metadata.boxes(index)
-            if metadata.sizes_HW is not None:
-                size_HW = tuple(metadata.sizes_HW[index].tolist())
-        elif metadata is None or (self.files and not self.quick):
-            try:
-                annotation = self.split.annotation(self.split.ids[index])
-            except WsolbenchError as error:
-                self._found(looked, "mask" if metadata is not None else "lists", str(error))
+        try:
+            if not self.split.annotated:
                 return
-            boxes_N4, size_HW = annotation.boxes_N4, annotation.size_HW
-            if annotation.mask_HW is not None:
-                looked.mask = True
-                if not (annotation.mask_HW == 1).any():
+            if metadata is None or (metadata.masks is not None and self.files and not self.quick):
+                annotation = self.split.annotation(self.split.ids[index])
+                boxes_N4, size_HW = annotation.boxes_N4, annotation.size_HW
+                looked.mask = annotation.mask_HW is not None
+                if annotation.mask_HW is not None and not (annotation.mask_HW == 1).any():
                     self._found(looked, "mask-empty", "no pixel of the object")
+            else:  # without opening the image once more
+                boxes_N4 = metadata.boxes(index)
+                if metadata.sizes_HW is not None:
+                    size_HW = tuple(metadata.sizes_HW[index].tolist())
+        except BadImage:
+            return  # found when the file was looked at
+        except WsolbenchError as error:
+            masks = metadata is not None and metadata.masks is not None
+            self._found(looked, "mask" if masks else "lists", str(error))
+            return
         if boxes_N4 is not None:
             looked.boxes = len(boxes_N4)
             for kind, detail in box_findings(boxes_N4, size_HW):
