@@ -4,18 +4,19 @@ from __future__ import annotations
 
 import io
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import pandas as pd
 import pytest
-from board_cases import make_record, write_run
+from board_cases import make_levels, make_record, write_run
 from rich.console import Console
 
 from wsolbench.board import View, build
 from wsolbench.cli import main
 from wsolbench.errors import UsageError, WsolbenchError
 from wsolbench.formats import show, write
-from wsolbench.record import Cell, to_json
+from wsolbench.record import Cell, read_record, to_json
 from wsolbench.selection import Selection
 
 
@@ -225,6 +226,22 @@ def test_oracle_cells_and_v2_can_be_compared_and_pixel_metrics_say_why_not(resul
     assert found.set_index("metric").loc["MaxBoxAccV2", "significant"]
     with pytest.raises(WsolbenchError, match="cannot be compared in pairs"):
         build(results, View(Selection(metrics=("BoxAcc area",)), compare=("sat", "cam")))
+
+
+def test_thresholds_chosen_among_a_list_on_test_are_chosen_among_it_again(tmp_path: Path) -> None:
+    by, candidates = "test-oracle:0.2/0.3/0.55", (0.2, 0.3, 0.55)
+    values = {}
+    for method, skill in (("sat", 0.6), ("cam", 0.3)):
+        folder, levels = write_run(tmp_path, method, skill), make_levels(skill, 0)
+        sums = {at: levels.hits(at).sum() + (levels.hits(at) & levels.in_top(1)).sum() for at in candidates}
+        at = max(candidates, key=lambda each: sums[each])
+        values[method] = levels.hits(at).mean()
+        cell = Cell("GT-known", float(values[method]), threshold=at, threshold_by=by, oracle=True)
+        record = read_record(folder / "record.json")
+        (folder / "record.json").write_text(to_json(replace(record, cells=[cell])))
+    [found] = frame(tmp_path, View(compare=("sat", "cam"))).to_dict("records")
+    assert found["metric"] == f"GT-known@{by}"
+    assert found["difference"] == pytest.approx(values["sat"] - values["cam"])
 
 
 def test_one_seed_is_said_to_know_of_images_only(tmp_path: Path) -> None:

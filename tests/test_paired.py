@@ -11,9 +11,10 @@ from coverage_simulation import POPULATIONS, draws, false_alarms, interval_cover
 from wsolbench.cells import RESAMPLES, compute_cells
 from wsolbench.errors import WsolbenchError
 from wsolbench.paired import holm, paired_test, statistic_of, value_of
-from wsolbench.protocol import AnnotationReader, Threshold
+from wsolbench.protocol import AnnotationReader
 from wsolbench.record import Cell
 from wsolbench.resampling import interval_of
+from wsolbench.selectors import Threshold, choose_threshold, parse_threshold
 
 
 def test_variance_and_degrees_of_freedom_are_those_of_the_analysis_of_variance() -> None:
@@ -71,16 +72,22 @@ def test_holm_corrects_in_any_order_and_for_none() -> None:
     assert holm([0.03, 0.01, 0.04]) == pytest.approx([0.06, 0.03, 0.06])
 
 
-@pytest.mark.parametrize("threshold", [Threshold(0.35, "val-boxes", False), Threshold(0.35, "test-oracle", True)])
-def test_every_cell_is_compared_by_the_statistic_its_interval_was_made_with(threshold: Threshold) -> None:
+LIST = (0.2, 0.3, 0.55)
+
+
+@pytest.mark.parametrize("by", ["val-boxes", "otsu", "fixed:0.35", "test-oracle", "test-oracle:0.2/0.3/0.55"])
+def test_every_cell_is_compared_by_the_statistic_its_interval_was_made_with(by: str) -> None:
     levels = make_levels(0.5, 1)
-    if threshold.oracle:
-        threshold = Threshold(levels.select_threshold(), "test-oracle", True)
+    selector = parse_threshold(by)
+    outcomes = {"val": levels, "test": levels}
+    threshold = choose_threshold(AnnotationReader(), selector, outcomes, selector.settings("badges", "vit", 0.01))
+    candidates = LIST if ":0.2/" in by else ()
+    assert threshold.candidates == candidates
     cells = compute_cells(levels, threshold, AnnotationReader(), 0.01)
     compared = [cell for cell in cells if not cell.metric.startswith("BoxAcc")]
     assert len(compared) == 10
     for cell in compared:
-        statistic = statistic_of(levels, cell, 0.01)
+        statistic = statistic_of(levels, cell, 0.01, candidates)
         assert value_of(statistic, len(levels)) == pytest.approx(cell.value, abs=1e-12), cell.metric
         assert interval_of(levels.resample(statistic, RESAMPLES)) == pytest.approx((cell.low, cell.high)), cell.metric
 

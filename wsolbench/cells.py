@@ -53,15 +53,15 @@ def _at_threshold(levels: Levels, threshold: Threshold, interval: float, has_cla
     correct = {"GT-known": hits_n}
     for k in (1, 5) if has_classes else ():
         correct[f"Top-{k} Loc"] = hits_n & levels.in_top(k)
-    chosen = _oracle_grid(levels, threshold, interval) if threshold.oracle else None
-    return [
-        cell(metric, int(each_n.sum()) / len(levels), mean_of(each_n) if chosen is None else chosen(metric))
-        for metric, each_n in correct.items()
-    ]
+    statistic = statistics_at(levels, threshold, interval)
+    return [cell(metric, int(each_n.sum()) / len(levels), statistic(metric)) for metric, each_n in correct.items()]
 
 
-def _oracle_grid(levels: Levels, threshold: Threshold, interval: float) -> Callable[[str], Statistic]:
-    """Per metric the statistic that chooses the threshold anew in every resample, by whatever it was chosen by."""
+def statistics_at(levels: Levels, threshold: Threshold, interval: float) -> Callable[[str], Statistic]:
+    """Statistics of "GT-known" and "Top-k Loc" at a threshold; an oracle chooses it anew in every resample, by whatever it was chosen by."""
+    if not threshold.oracle:
+        hits_n = threshold.hits(levels)
+        return lambda metric: mean_of(hits_n if metric == "GT-known" else hits_n & levels.in_top(int(metric[4])))
     grid = np.array(threshold.candidates) if threshold.candidates else levels.distinct(threshold_grid(interval))
     hits_nT = levels.hits(grid)
     by = [hits_nT]

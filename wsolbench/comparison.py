@@ -17,6 +17,7 @@ from wsolbench.levels import Levels, load_levels
 from wsolbench.paired import LEVEL, Paired, holm, paired_test, statistic_of, value_of
 from wsolbench.record import Cell, RunRecord
 from wsolbench.resampling import Floats
+from wsolbench.selectors import parse_threshold
 from wsolbench.standings import Column, Group, Row
 
 
@@ -81,7 +82,7 @@ class Outcomes:
             levels, cell = self.levels(record), _cell(record, column)
             if cell is None:
                 raise WsolbenchError(f"{_named(record)} has no value for {column.title}")
-            statistic = statistic_of(levels, cell, float(_interval(record)))
+            statistic = statistic_of(levels, cell, _interval(record), _candidates(record, cell))
             value = value_of(statistic, len(levels))
             if abs(value - cell.value) > 1e-9:
                 raise WsolbenchError(
@@ -233,6 +234,14 @@ def _list(names: Iterable[str]) -> str:
 
 def _interval(record: RunRecord) -> float:
     return float((record.config.get("evaluate") or {}).get("interval", 0.01))
+
+
+def _candidates(record: RunRecord, cell: Cell) -> tuple[float, ...]:
+    """The thresholds an oracle chose among, where a list of them was given: by name of a convention, or one by one."""
+    if not (cell.threshold_by or "").startswith("test-oracle:"):
+        return ()
+    selector = parse_threshold(cell.threshold_by or "")
+    return selector.settings(record.dataset, record.backbone, _interval(record)).candidates
 
 
 def _cell(record: RunRecord, column: Column) -> Cell | None:

@@ -23,11 +23,12 @@ import numpy as np
 import numpy.typing as npt
 
 from wsolbench.boxes import threshold_grid
-from wsolbench.cells import V1_INTERVAL, V2_INTERVAL
+from wsolbench.cells import V1_INTERVAL, V2_INTERVAL, statistics_at
 from wsolbench.errors import WsolbenchError
 from wsolbench.levels import IOUS, Levels
 from wsolbench.record import Cell
-from wsolbench.resampling import Statistic, best_of, mean_of, read_at_best
+from wsolbench.resampling import Statistic, best_of, mean_of
+from wsolbench.selectors import Threshold
 
 LEVEL = 0.05  # of significance
 
@@ -90,29 +91,25 @@ def holm(p: Sequence[float]) -> list[float]:
     return [float(each) for each in multipletests(p, alpha=LEVEL, method="holm")[1]]
 
 
-def statistic_of(levels: Levels, cell: Cell, interval: float) -> Statistic:
+def statistic_of(levels: Levels, cell: Cell, interval: float, candidates: Sequence[float] = ()) -> Statistic:
     """What a cell is a value of, as a function of the images drawn: the one its bootstrap interval was computed with.
 
     Args:
         levels: outcomes of the evaluated split.
         cell: of the record of that run.
-        interval: step between the thresholds an oracle chooses among (`evaluate.interval`).
+        interval: step between the thresholds an oracle chooses among (`evaluate.interval`),
+        candidates: or those thresholds themselves.
 
     Raises:
         WsolbenchError: the metric has no outcome per image that is stored.
     """
     metric, _, iou = cell.metric.partition("@")
     if cell.convention == "reference":
-        top_n = (
-            levels.in_top(int(metric[4])) if metric in ("Top-1 Cls", "Top-5 Cls", "Top-1 Loc", "Top-5 Loc") else None
-        )
-        if metric.endswith("Cls") and top_n is not None:
-            return mean_of(top_n)
-        of_a_list = str(cell.threshold_by).startswith(
-            "test-oracle:"
-        )  # chosen among few thresholds, by another criterion
-        if cell.metric in ("GT-known", "Top-1 Loc", "Top-5 Loc") and cell.threshold_by is not None and not of_a_list:
-            return _at_threshold(levels, cell, interval, top_n)
+        if cell.metric in ("Top-1 Cls", "Top-5 Cls"):
+            return mean_of(levels.in_top(int(metric[4])))
+        if cell.metric in ("GT-known", "Top-1 Loc", "Top-5 Loc") and cell.threshold_by is not None:
+            threshold = Threshold(cell.threshold, cell.threshold_by, cell.oracle, tuple(candidates))
+            return statistics_at(levels, threshold, interval)(cell.metric)
         if cell.metric == "MaxBoxAcc":
             return best_of(levels.hits(levels.distinct(threshold_grid(V1_INTERVAL))))
         if metric == "MaxBoxAccV2":
@@ -123,18 +120,6 @@ def statistic_of(levels: Levels, cell: Cell, interval: float) -> Statistic:
         f"'{cell.column}' cannot be compared in pairs: it has no outcome per image (PxAP and pIoU pool the pixels of all "
         "images, other conventions store none); choose another --metric"
     )
-
-
-def _at_threshold(levels: Levels, cell: Cell, interval: float, top_n: npt.NDArray[np.bool_] | None) -> Statistic:
-    if cell.threshold_by == "otsu":
-        hits_n = levels.hits_otsu()
-    elif cell.oracle:
-        hits_nT = levels.hits(levels.distinct(threshold_grid(interval)))
-        return best_of(hits_nT) if top_n is None else read_at_best([hits_nT], hits_nT & top_n[:, None])
-    else:
-        assert cell.threshold is not None
-        hits_n = levels.hits(cell.threshold)
-    return mean_of(hits_n if top_n is None else hits_n & top_n)
 
 
 def value_of(statistic: Statistic, images: int) -> float:

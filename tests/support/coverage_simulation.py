@@ -30,7 +30,7 @@ from wsolbench.boxes import threshold_grid
 from wsolbench.cells import RESAMPLES
 from wsolbench.levels import Levels
 from wsolbench.paired import LEVEL, paired_test
-from wsolbench.resampling import Statistic, best_of, interval_of, mean_of
+from wsolbench.resampling import Statistic, best_of, interval_of, mean_of, read_at_best
 
 Bools = npt.NDArray[np.bool_]
 GRID = threshold_grid(0.01)
@@ -62,7 +62,7 @@ CELLS: dict[str, Cell] = {
     "GT-known@val": lambda hits_InT, _: mean_of(hits_InT[1][:, FIXED]),
     "Top-1 Loc@val": lambda hits_InT, right_n: mean_of(hits_InT[1][:, FIXED] & right_n),
     "GT-known@test-oracle, MaxBoxAcc": lambda hits_InT, _: best_of(hits_InT[1]),
-    "Top-1 Loc@test-oracle": lambda hits_InT, right_n: best_of(hits_InT[1], read_nT=hits_InT[1] & right_n[:, None]),
+    "Top-1 Loc@test-oracle": lambda hits_InT, right_n: read_at_best([hits_InT[1]], hits_InT[1] & right_n[:, None]),
     "MaxBoxAccV2": lambda hits_InT, _: best_of(*hits_InT),
 }
 
