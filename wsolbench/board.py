@@ -18,7 +18,7 @@ from wsolbench.tables import SPREADS, Spread, document
 
 @dataclass(frozen=True)
 class View:
-    """What was asked for. At most one of `pivot`, `compare` and `contradictions` is."""
+    """What was asked for. At most one of `pivot`, `compare`, `contradictions` and `matrix` is."""
 
     selection: Selection = field(default_factory=Selection)
     pivot: str | None = None
@@ -26,6 +26,7 @@ class View:
     spread: Spread = "std"
     reported: bool = False
     contradictions: bool = False
+    matrix: bool = False
     compare: tuple[str, ...] | None = None  # methods; none: all pairs of each group
     force: bool = False
 
@@ -41,6 +42,7 @@ class View:
             "--pivot": self.pivot is not None,
             "--compare": self.compare is not None,
             "--contradictions": self.contradictions,
+            "--matrix": self.matrix,
         }
         views = [flag for flag, given in asked.items() if given]
         if len(views) > 1:
@@ -74,6 +76,10 @@ def build(results: Path, view: View) -> Document:
     selected = view.selection.records(records)
     if view.compare is not None:
         return _compared(selected, runs, view)
+    if view.matrix:
+        from wsolbench.matrix_tables import matrix_document
+
+        return matrix_document(selected, view.selection.metrics or ("GT-known",), view.spread)
     groups = view.selection.groups(summarise(selected))
     if not groups and not published:
         raise WsolbenchError(f"no finished run in '{results}' is all of what was asked for")

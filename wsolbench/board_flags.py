@@ -38,6 +38,9 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
     add("--reported", action="store_true", help="published numbers, in columns of their own; needs no run")
     add("--contradictions", action="store_true", help="published numbers of one cell that disagree between sources")
     add(
+        "--matrix", action="store_true", help="who chose the checkpoint x who chose the threshold, of --protocol matrix"
+    )
+    add(
         "--compare",
         nargs="*",
         metavar="METHOD",
@@ -59,6 +62,7 @@ def view_of(arguments: argparse.Namespace) -> View:
         spread=arguments.spread,
         reported=arguments.reported,
         contradictions=arguments.contradictions,
+        matrix=arguments.matrix,
         compare=None if compare is None else tuple(name for word in compare for name in _names(word, "--compare")),
         force=arguments.force,
     )
@@ -71,7 +75,7 @@ def command_of(arguments: argparse.Namespace) -> str:
         if getattr(arguments, flag) is not None:
             words += [f"--{flag}", getattr(arguments, flag)]
     words += ["--spread", arguments.spread] if arguments.spread != "std" else []
-    words += [f"--{flag}" for flag in ("reported", "contradictions", "force") if getattr(arguments, flag)]
+    words += [f"--{flag}" for flag in ("reported", "contradictions", "matrix", "force") if getattr(arguments, flag)]
     words += ["--compare", *arguments.compare] if arguments.compare is not None else []
     return shlex.join(words)
 

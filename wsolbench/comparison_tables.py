@@ -9,7 +9,7 @@ from typing import Any
 from wsolbench.comparison import Comparison
 from wsolbench.sheets import Document, Field, Head, Line, Sheet, Signs
 from wsolbench.standings import Group
-from wsolbench.tables import Spread, document, label_of
+from wsolbench.tables import Spread, document, label_of, legend
 
 _HEADS = (
     Head("first", kind="text"),
@@ -48,15 +48,15 @@ def comparison_document(found: Sequence[Compared], spread: Spread = "std") -> Do
     pairs = [pair for each in found for pair in each.pairs]
     extra = [*_LEGEND, *([_ONE_SEED] if any(len(pair.seeds) == 1 for pair in pairs) else [])] if pairs else []
 
-    def legend(signs: Signs) -> list[str]:
-        return [*board.legend(signs), *extra]
+    def told(signs: Signs) -> list[str]:
+        return [*legend([each.group for each in found], signs, spread, tested=True), *extra]
 
     sheets = [sheet for each, table in zip(found, board.sheets, strict=True) for sheet in (table, _sheet(each))]
     return replace(
         board,
         title="Comparisons",
         sheets=tuple(sheet for sheet in sheets if sheet.lines),
-        legend=legend,
+        legend=told,
         records=[_tidy(each.group, pair) for each in found for pair in each.pairs],
         dispensable=(*board.dispensable, "images", "p"),
     )

@@ -237,6 +237,7 @@ def _ledger(
         },
         "optimizer_steps": job.plan.steps if trained else 0,
         "annotations": reader.uses(),
+        "val_source": job.dataset.info.val_source or None,  # such as a hold-out from train: its size and seed
         "checkpoint": chosen.by,
         "checkpoint_step": chosen.step if trained else None,
         "checkpoints": chosen.candidates,

@@ -214,6 +214,7 @@ def _ledger(job: ExternalJob, reader: AnnotationReader) -> dict[str, Any]:
         "labels": {name: len(split) for name, split in job.splits.items()} if job.request.logits else {},
         "optimizer_steps": None,
         "annotations": reader.uses(),
+        "val_source": job.dataset.info.val_source or None,
         "checkpoint": UNKNOWN,
         "threshold": _selector(job) if job.dataset.info.has_boxes else None,
         "weights": None,

@@ -9,7 +9,8 @@ share seed and images. With S seeds
 
 where cov, what the images add and no further seed can remove, is the mean covariance of D_s and D_s' over bootstrap
 resamples of the images. An oracle cell chooses its threshold anew in each resample. Bootstrapping three seeds instead
-would call noise significant: `tests/support/coverage_simulation.py` measures both. p-values of a table are corrected by Holm's method.
+would call noise significant: `tests/support/coverage_simulation.py` measures both. The p-values of a table are corrected
+by Holm's method. With five seeds or more the test keeps its level, with three it errs in 6 to 8 % of cases instead of 5.
 """
 # S seeds, R resamples, n images
 

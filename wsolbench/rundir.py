@@ -35,6 +35,7 @@ PACKAGES = (
     "timm",
     "numpy",
     "opencv-python-headless",
+    "pillow",
     "safetensors",
     "torchmetrics",
 )

@@ -114,11 +114,17 @@ def source(group: Group) -> str:
 
 
 def legend(
-    groups: Sequence[Group], signs: Signs, spread: Spread = "std", order: str | None = None, costs: bool = True
+    groups: Sequence[Group],
+    signs: Signs,
+    spread: Spread = "std",
+    order: str | None = None,
+    costs: bool = True,
+    tested: bool = False,
 ) -> list[str]:
     """One sentence for each sign the tables use; signs that do not occur, or only in what is dropped, are not explained.
 
-    `order` names what the rows are ordered by where it is not the leading column; without `costs` only metrics are shown.
+    `order` names what the rows are ordered by where it is not the leading column; without `costs` only metrics are shown;
+    `tested`: the differences were.
     """
     rows = [row for group in groups for row in group.rows]
     columns = [column for group in groups for column in group.columns if column.metric not in signs.dropped]
@@ -126,7 +132,6 @@ def legend(
     orders = dict.fromkeys(
         [order] if order else [str(head_of(column)) for group in groups if (column := leading(group.columns))]
     )
-    tested = any(row.tied for row in rows)
     lines = ["Percent; - means no value."]
     if any(stat.std is not None for stat in stats):
         told = {"std": "the sample standard deviation over seeds", "t": "half of the 95 % t-interval over seeds"}
@@ -149,7 +154,7 @@ def legend(
         lines.append(f"{signs.best} highest mean of its column within its table{proof}.")
     if signs.second and any(row.second for row in rows):
         lines.append(f"{signs.second} second highest.")
-    if tested:
+    if any(row.tied for row in rows):
         lines.append(f"{signs.tied} not told from the best one at the 5 % level (see the comparisons).")
     if any(row.deterministic for row in rows):
         lines.append("fixed: one run; nothing is trained, so no seed moves the result.")

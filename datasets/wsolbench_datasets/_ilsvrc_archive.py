@@ -102,10 +102,8 @@ class IlsvrcArchive(Layout):
         xml = sorted(self.xml.glob("*.xml")) if split == "test" and self.xml else []
         return files + [(f"xml/{path.name}", path) for path in xml]
 
-    def listed_names(self, split: str) -> Iterable[str]:
-        yield from self.wnids
-        lists = self.read(split)
-        yield from lists.ids if split == "train" else map("{},{}".format, lists.ids, lists.labels)
+    def listed_names(self, split: str, lists: Metadata) -> Iterable[str]:
+        return [*self.wnids, *(lists.ids if split == "train" else map("{},{}".format, lists.ids, lists.labels))]
 
     def read(self, split: str) -> Metadata:
         """Train in sorted order of class and file, val in the reference's order, test in the order of its numbers."""

@@ -18,6 +18,15 @@ from wsolbench.ids import is_safe
 
 SPLITS = ("train", "val", "test")
 IMAGES = (".jpg", ".jpeg", ".png", ".webp", ".bmp")  # in any case
+MEANT = {
+    "train": "train",
+    "training": "train",
+    "val": "val",
+    "valid": "val",
+    "validation": "val",
+    "test": "test",
+    "testing": "test",
+}
 RESERVED = ("annotations", "Annotations", "masks", *SPLITS)  # folders below the root that are no classes
 
 
@@ -88,6 +97,8 @@ def read_tree(root: Path, also_reserved: Collection[Path] = ()) -> list[TreeImag
     images: dict[str, TreeImage] = {}
     for split, id_prefix, file_prefix in trees:
         for folder in _class_folders(root / file_prefix, reserved):
+            if not split and (meant := MEANT.get(folder.name.lower())):
+                raise UsageError(f"'{folder}' is read as a class, but looks like a split: rename it to '{meant}'")
             class_name, others = _as_id(folder.parent, folder.name), set()
             count = len(images)
             for found in walk(folder):

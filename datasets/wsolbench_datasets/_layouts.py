@@ -38,8 +38,8 @@ class Layout(ABC):
     def files(self, split: str) -> Sequence[tuple[str, Path]]:
         """The files that decide samples and annotations of a split, each with a name that does not depend on the root."""
 
-    def listed_names(self, split: str) -> Iterable[str]:
-        """What takes part in deciding without standing in a file: the names in a folder that is itself the list."""
+    def listed_names(self, split: str, lists: Metadata) -> Iterable[str]:
+        """What of a split's lists decides without standing in a file: the names in a folder that is itself the list."""
         return ()
 
     def class_names(self) -> tuple[str, ...] | None:

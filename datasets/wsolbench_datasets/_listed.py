@@ -196,8 +196,7 @@ class ListedDataset(Dataset):
         for name, path in self.list_files():
             content = path.read_bytes().replace(b"\r\n", b"\n").strip(b"\n")
             digest.update(f"{name}:{len(content)}\n".encode() + content)
-        for name in self.listed_names():
-            digest.update(f"{name}\n".encode())
+        digest.update("\n".join(self.listed_names()).encode())
         return digest.hexdigest()
 
 

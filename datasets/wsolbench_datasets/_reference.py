@@ -87,7 +87,9 @@ class ReferenceDataset(ListedDataset):
     def listed_names(self) -> Iterable[str]:
         for split in self.splits:
             if self.listed(split):
-                yield from self.layout_of(split).listed_names(split)
+                layout = self.layout_of(split)
+                if layout.kind is Which.native:
+                    yield from layout.listed_names(split, self.read_split(split))
 
     def images_expected(self) -> str:
         return f"dataset/{self.NAME}"

@@ -60,8 +60,10 @@ class FgvcAircraft(ArchiveDataset):
         lines = read_lines(self.folder / VARIANTS, "one variant per line")
         classes: dict[str, int] = {}
         for number, line in enumerate(lines.text, 1):
-            if (name := line.strip()) and classes.setdefault(name, len(classes)) != len(classes) - 1:
+            if line.strip() in classes:
                 lines.refuse(number, "each variant once")
+            if line.strip():
+                classes[line.strip()] = len(classes)
         return classes
 
     @cached_property

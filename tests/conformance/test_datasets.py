@@ -108,6 +108,18 @@ def test_samples_are_finite_images(dataset):
                 assert sample.image_CHW.std() > 0
 
 
+def test_pictures_are_images_in_the_frame_of_the_annotation(dataset):
+    split = dataset.split("val")
+    for index in some(split, 3):
+        image_HW3 = split.picture(index)
+        assert image_HW3.dtype == np.uint8
+        assert image_HW3.shape[2] == 3
+        assert np.ptp(image_HW3) > 0
+        annotation = split.annotation(split.ids[index])
+        if annotation.boxes_N4 is not None:
+            assert image_HW3.shape[:2] == tuple(annotation.size_HW)
+
+
 def test_samples_repeat_bit_for_bit(dataset):
     for name in dataset.splits:
         first, second = dataset.split(name), dataset.split(name)

@@ -420,6 +420,12 @@ def test_a_split_folder_of_another_name_is_pointed_at(tree):
     says(tree, r"has no val images below '.*root': put some in val/<class>/, .*; not read there: valid$")
 
 
+def test_splits_of_other_names_are_not_taken_for_classes(tree):
+    for name in ("train", "val", "test"):
+        (tree.root / name).rename(tree.root / name.capitalize())
+    says(tree, r"'.*root/Test' is read as a class, but looks like a split: rename it to 'test'")
+
+
 def test_no_byte_of_an_annotation_file_can_do_more_than_be_refused(tree):
     """Flipped, cut and doubled bytes: the sentence of a `WsolbenchError`, or boxes; never another error."""
     random = np.random.RandomState(0)

@@ -92,6 +92,10 @@ def test_masks_beside_boxes_are_scored_by_both(tree):
 def test_options_of_the_data_set_reach_it_and_a_wrong_one_is_named(tree, capsys):
     tree.write_csv("elsewhere.csv")
     assert run(tree, "dataset.boxes=elsewhere.csv") == 0
+    (config,) = Path("results").glob("runs/folder/*/*/*/*/config.yaml")
+    capsys.readouterr()
+    assert main(["run", "--config", str(config)]) == 0
+    assert "done before" in capsys.readouterr().out
     assert run(tree, "dataset.boxs=elsewhere.csv") == 2
     assert "did you mean 'dataset.boxes'?" in capsys.readouterr().err
 
