@@ -142,7 +142,7 @@ def test_the_command_line_is_frozen() -> None:
         ),
         "leaderboard": (
             "results --format --write --dataset --protocol --method --backbone --metric --sort --spread --pivot "
-            "--reported --contradictions --compare --force"
+            "--reported --contradictions --matrix --compare --force"
         ),
         "profile": "--methods --dataset --backbone --device --batch-size --image-size --out",
         "list": "what",
@@ -156,7 +156,13 @@ def test_the_command_line_is_frozen() -> None:
     assert {name: flags(verb) for name, verb in nested.items()} == {
         "show": ["-h", "--help", "name", "--root", "--split", "--count", "--seed", "-o", "--out"],
         "init": ["-h", "--help", "folder"],
-    }
+        "check": ["-h", "--help", "name", "--root", "--splits", "--quick", "--json", "--workers"],
+        "draw": ["-h", "--help", "name", "--root", "--shots", "--val-per-class", "--seed", "-o", "--out"],
+        "pseudo-boxes": [
+            "-h", "--help", "name", "--root", "--split", "--source", "--classifier", "--weights", "--class-names",
+            "--rated", "--seed", "--device", "--workers", "-o", "--out",
+        ],
+    }  # fmt: skip
 
 
 def all_parsers() -> dict[str, argparse.ArgumentParser]:
@@ -270,7 +276,7 @@ def test_run_repeats_a_config_file(stage: Stage, tmp_path: Path, capsys: pytest.
         ("profile --methods sat --batch-size 0", "--batch-size 0: expected whole numbers from 1"),
         ("list method", "unknown kind 'method', did you mean 'methods'?"),
         ("data", "say what to do with a data set: show"),
-        ("data check badges", "invalid choice: 'check'"),
+        ("data chek badges", "invalid choice: 'chek'"),
         ("data show badge", "unknown data set 'badge', did you mean 'badges'?"),
         ("pretrain --backbone badges_cn", "unknown embedded backbone 'badges_cn', did you mean 'badges_cnn'?"),
         ("pretrain --scale 0", "--scale 0.0: expected a number above 0"),
@@ -374,7 +380,9 @@ def test_list_says_what_exists_and_where() -> None:
     assert str(Path("wsolbench/conf/protocol/full.yaml")) in words
     assert "<k>shot" in words
     only = python("-m", "wsolbench", "list", "protocols").stdout
-    assert [line.split()[0] for line in only.splitlines()] == ["full", "reference", "<k>shot"]
+    assert [line.split()[0] for line in only.splitlines()] == [
+        "full", "labels-only", "matrix", "paper-sat", "paper-tscam", "realistic", "reference", "<k>shot"
+    ]  # fmt: skip
 
 
 def test_a_reader_may_close_the_pipe() -> None:
