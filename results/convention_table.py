@@ -29,6 +29,7 @@ from wsolbench.conventions import CONVENTIONS, Convention, Geometry, get_convent
 from wsolbench.data import Split, eval_batches
 from wsolbench.method import Method
 from wsolbench.metrics import GTKnownLoc, TopKLoc, label_rank
+from wsolbench.protocol import AnnotationReader
 from wsolbench.record import RunRecord, read_record
 from wsolbench.types import Batch, Prediction
 
@@ -93,7 +94,7 @@ def score(method: Method, record: RunRecord) -> Values:
         outcomes = ConventionOutcomes.concat(parts[convention])
         own = outcomes.thresholds
         by = f"fixed {own[0]:g}" if len(own) == 1 else f"test-oracle of {', '.join(f'{each:g}' for each in own)}"
-        values[convention.name, by] = {cell.metric: cell.value for cell in outcomes.cells()}
+        values[convention.name, by] = {cell.metric: cell.value for cell in outcomes.cells(AnnotationReader())}
     return values
 
 

@@ -85,6 +85,10 @@ def test_what_sets_the_methods_of_a_paper_apart() -> None:
         for backbone in ("deit_tiny_patch16_224", "deit_base_patch16_224", "conformer_small_patch16")
     }
     assert [*batches.values()] == [128, 256, 128]
+    for experiment in AUTHORS:
+        method = experiment.partition("_")[0]
+        assert compose(experiment).evaluate.convention == (method if method in ("sat", "tscam") else "reference")
+    assert compose("tscam_ilsvrc", backbone="deit_tiny_patch16_224").evaluate.convention == "tscam"
     classifier, shared = compose("cam_vgg16_cub"), compose("cam_vgg16_cub", "gradcam-pkg:ScoreCAM")
     assert (classifier.train, classifier.backbone) == (shared.train, shared.backbone)
 

@@ -118,8 +118,9 @@ def _compose(
     for where, block in recipes.matching(method, backbone) if recipes else []:
         used = True
         sections["method"] |= {key: (value, where) for key, value in block.method.items()}
-        for key, value in block.train.items():
-            _set(config, f"train.{key}", value, where)
+        for section, values in (("train", block.train), ("evaluate", block.evaluate)):
+            for key, value in values.items():
+                _set(config, f"{section}.{key}", value, where)
 
     qualifiers = []
     for choice, value in sorted(point, key=lambda pair: not pair[0].key.startswith("method.")):

@@ -12,10 +12,13 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
+from wsolbench.conventions import get_convention
 from wsolbench.errors import UsageError, unknown
 
 CHECKPOINT_SELECTORS = ("last",)
-THRESHOLD_SELECTORS = ("val-boxes", "test-oracle")
+SPLIT_OF = {"val-boxes": "val", "test-oracle": "test"}  # threshold selector -> the split whose boxes it looks at
+SELECTOR_OF = {split: selector for selector, split in SPLIT_OF.items()}
+THRESHOLD_SELECTORS = tuple(SPLIT_OF)
 
 
 class Optimizer(Enum):
@@ -71,6 +74,7 @@ class EvaluateConfig:
 
     batch_size: int = 64
     interval: float = 0.01  # spacing of the thresholds among which a selector chooses
+    convention: str = "reference"  # whose evaluator scores test in addition, in columns of its own (docs/metrics.md)
     workers: int = 0
     threads: int = 1
     save_every: float = 30.0  # seconds between saved parts of an unfinished evaluation
@@ -150,6 +154,7 @@ def checked(config: DictConfig) -> RunConfig:
         value = OmegaConf.select(config, key)
         if value is not None and not value >= least:  # nan is not
             raise UsageError(f"{key}={value} is impossible: the least is {least}")
+    get_convention(run.evaluate.convention)
     if not 0 < run.evaluate.interval < 1:
         raise UsageError(f"evaluate.interval={run.evaluate.interval} is impossible: it lies between 0 and 1")
     for key, selectors in (("checkpoint", CHECKPOINT_SELECTORS), ("threshold", THRESHOLD_SELECTORS)):

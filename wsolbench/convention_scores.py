@@ -9,17 +9,23 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Self, cast
+from typing import TYPE_CHECKING, Any, Self, cast
 
 import numpy as np
 import numpy.typing as npt
 
+from wsolbench.config import SELECTOR_OF
 from wsolbench.convention_boxes import COMPARE, Bools, Floats, best_iou, boxes_of_map, normalize, truth_boxes
 from wsolbench.conventions import Convention
 from wsolbench.errors import UsageError
 from wsolbench.maps import Array, to_numpy
 from wsolbench.record import Cell
 from wsolbench.types import Annotation
+
+if TYPE_CHECKING:  # scoring needs no torch
+    from wsolbench.data import Split
+    from wsolbench.parts import Parts
+    from wsolbench.protocol import AnnotationReader
 
 IOUS = (0.3, 0.5, 0.7)
 
@@ -49,6 +55,23 @@ class ConventionOutcomes:
         columns = ("ids", "labels", "ranks", "boxes", "iou")
         joined = {name: np.concatenate([getattr(part, name) for part in parts]) for name in columns}
         return cls(parts[0].convention, parts[0].thresholds, **joined)
+
+    def arrays(self) -> dict[str, npt.NDArray[Any]]:
+        """The columns that a split does not tell, by the names under which an unfinished evaluation keeps them."""
+        return {"convention_boxes": self.boxes, "convention_iou": self.iou, "convention_ranks": self.ranks}
+
+    @classmethod
+    def of_parts(cls, convention: Convention, thresholds: Sequence[float], split: Split, parts: Parts) -> Self:
+        """The outcomes of a split from the `arrays` of its parts, once everything is flushed."""
+        return cls(
+            convention,
+            tuple(thresholds),
+            np.array(split.ids, np.str_),
+            split.labels.astype(np.int32),
+            parts.all("convention_ranks"),
+            parts.all("convention_boxes"),
+            parts.all("convention_iou"),
+        )
 
     @property
     def has_classes(self) -> bool:
@@ -87,14 +110,16 @@ class ConventionOutcomes:
             total = total + 100.0 * self.hits(top_k=1).sum(0) / len(self)
         return int(total.argmax())
 
-    def cells(self) -> list[Cell]:
+    def cells(self, reader: AnnotationReader, split: str = "test") -> list[Cell]:
         """The numbers the paper's code prints, each with the threshold it was read at and who chose that.
 
-        They have no bootstrap interval: the code prints none.
+        They have no bootstrap interval: the code prints none. Where the code chooses among thresholds, it does so by the
+        boxes of the split it scores, which `reader` notes.
         """
-        at = self.chosen()
-        oracle = len(self.thresholds) > 1
-        by = "test-oracle" if oracle else f"fixed:{self.thresholds[0]:g}"
+        at, by, oracle = self.chosen(), f"fixed:{self.thresholds[0]:g}", False
+        if len(self.thresholds) > 1:
+            by = SELECTOR_OF[split]
+            oracle = reader.choose_on(split, self, f"threshold selection (convention {self.convention.name})")
         values = {"GT-known": self.accuracy()}
         if self.has_classes:
             values |= {f"Top-{k} Loc": self.accuracy(top_k=k) for k in (1, 5)}
@@ -148,10 +173,11 @@ def score_convention(
         WsolbenchError: an image has no boxes.
 
     >>> from wsolbench.conventions import get_convention
+    >>> from wsolbench.protocol import AnnotationReader
     >>> raw = np.zeros((14, 14)); raw[4:10, 5:10] = 1
     >>> truth = Annotation("a", (256, 256), np.array([[100, 70, 170, 180]]))
     >>> out = score_convention(get_convention("sat"), [raw], [truth], [3], [0], ["a"], (224, 224))
-    >>> [(cell.column, cell.value) for cell in out.cells()][:2]
+    >>> [(cell.column, cell.value) for cell in out.cells(AnnotationReader())][:2]
     [('GT-known@test-oracle [sat]', 1.0), ('Top-1 Loc@test-oracle [sat]', 1.0)]
     """
     if convention.name == "reference":

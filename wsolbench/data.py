@@ -15,6 +15,7 @@ import torch
 from torch.utils.data import DataLoader
 from torch.utils.data import Dataset as TorchDataset
 
+from wsolbench.conventions import Geometry
 from wsolbench.interrupt import leave_to_parent
 from wsolbench.types import Annotation, Batch, Sample
 
@@ -32,6 +33,7 @@ class DatasetInfo:
     counts: dict[str, int]  # images per split
     has_boxes: bool = True
     has_masks: bool = False
+    geometry: Geometry = "resize"  # what of an image is seen in val and test: all of it, or the middle of a larger one
     expected_counts: dict[str, int] = field(default_factory=dict)  # images per split of a complete copy; {}: not known
     preprocessing: str = ""  # how an image becomes `resolution_HW`, in words
     url: str = ""  # where the data are described and asked for

@@ -8,8 +8,9 @@ import os
 import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -20,9 +21,10 @@ from wsolbench.cells import compute_cells
 from wsolbench.checkpoint import load_into, read_tensors
 from wsolbench.compose import repeat
 from wsolbench.config import RunConfig, to_yaml
+from wsolbench.convention_scores import ConventionOutcomes
 from wsolbench.data import DatasetInfo, Split, stable_seed
 from wsolbench.errors import UsageError
-from wsolbench.evaluation import evaluate
+from wsolbench.evaluation import Scoring, evaluate
 from wsolbench.fit import fit, save_weights, training_cost
 from wsolbench.job import Job, Session, open_job
 from wsolbench.levels import save_levels
@@ -125,21 +127,27 @@ def _carry_out(job: Job, session: Session, about: dict[str, Any], rerun: bool) -
     splits = {"val": job.val_split, "test": job.dataset.split("test")}
     geometry = Geometry(info.resolution_HW, info.has_masks, info.has_boxes)
     reader = AnnotationReader()
+    score = partial(
+        evaluate,
+        method,
+        config=config.evaluate,
+        seed=config.seed,
+        device=job.device,
+        reader=reader,
+        folder=job.directory.partial,
+        reporter=session.reporter,
+    )
+    own = Scoring(geometry, convention=job.convention, dataset=config.dataset["name"], backbone=job.backbone or "-")
+    same_content = job.convention is not None and job.convention.geometry == info.geometry
     evaluated = {
-        name: evaluate(
-            method,
-            name,
-            split,
-            geometry,
-            config.evaluate,
-            seed=config.seed,
-            device=job.device,
-            reader=reader,
-            folder=job.directory.partial,
-            reporter=session.reporter,
-        )
-        for name, split in splits.items()
+        "val": score("val", splits["val"], Scoring(geometry)),
+        "test": score("test", splits["test"], own if same_content else Scoring(geometry)),
     }
+    by_convention = evaluated["test"].parts
+    if job.convention is not None and not same_content:  # its maps are of other image content: a pass of its own
+        content = job.convention.geometry
+        further = score("test", job.convention_split, replace(own, reference=False), kept_as=f"{content}-test")
+        by_convention = further.parts
     parts = {name: each.parts for name, each in evaluated.items()}
     levels = {name: each.levels() for name, each in parts.items()}
     save_levels(folder / "levels.npz", levels)
@@ -154,6 +162,10 @@ def _carry_out(job: Job, session: Session, about: dict[str, Any], rerun: bool) -
     judged = {name: judge_images(name, each, splits[name], geometry, at, reader) for name, each in parts.items()}
     write_bytes(folder / "images.csv.gz", outcomes_csv(judged))
     cells = compute_cells(levels["test"], threshold, reader, config.evaluate.interval)
+    if job.convention is not None:
+        thresholds = job.convention.thresholds_for(config.dataset["name"], job.backbone or "-")
+        outcomes = ConventionOutcomes.of_parts(job.convention, thresholds, splits["test"], by_convention)
+        cells += outcomes.cells(reader)
     speed = {"eval_images_per_second": evaluated["test"].images_per_second}
     return RunRecord(
         method=config.method["name"],

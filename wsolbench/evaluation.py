@@ -16,10 +16,11 @@ from torch import Tensor
 
 from wsolbench.boxes import normalize_maps
 from wsolbench.config import EvaluateConfig
+from wsolbench.convention_scores import score_convention
+from wsolbench.conventions import Convention
 from wsolbench.data import Split, eval_batches, stable_seed
 from wsolbench.errors import WsolbenchError
 from wsolbench.interrupt import Interrupt
-from wsolbench.levels import Scored
 from wsolbench.method import Method
 from wsolbench.outcomes import Geometry, prepare_scoring, score_annotated
 from wsolbench.parts import Part, Parts
@@ -28,6 +29,17 @@ from wsolbench.protocol import AnnotationReader
 from wsolbench.types import Annotation, Batch, Prediction
 
 QUEUE = 2  # batches that may wait for their scores
+
+
+@dataclass(frozen=True)
+class Scoring:
+    """What is made of a split's maps: the reference's outcomes, a convention's, or both."""
+
+    frame: Geometry
+    reference: bool = True
+    convention: Convention | None = None  # its image content must be that of the split
+    dataset: str = ""  # it and the backbone decide the convention's thresholds
+    backbone: str = "-"
 
 
 @dataclass
@@ -42,7 +54,7 @@ def evaluate(
     method: Method,
     name: str,
     split: Split,
-    geometry: Geometry,
+    scoring: Scoring,
     config: EvaluateConfig,
     *,
     seed: int,
@@ -50,35 +62,36 @@ def evaluate(
     reader: AnnotationReader,
     folder: Path,
     reporter: Reporter,
+    kept_as: str | None = None,
 ) -> Evaluated:
     """Localise and score every image of the split called `name`, going on after the parts saved in `folder`.
 
     The map is that of the true class, as in the reference evaluator. On Ctrl-C, and every `config.save_every` seconds,
-    what is finished is saved; batches keep their boundaries, so resuming cannot change a number.
+    what is finished is saved; batches keep their boundaries, so resuming cannot change a number. `kept_as` names the parts
+    of a further pass over the same split.
     """
     prepare_scoring(reporter)
-    parts = Parts(folder, name, config.save_every)
+    parts = Parts(folder, kept_as or name, config.save_every)
     done = parts.load()
     method.to(device).eval()
     clock = _Clock()
-    pending: deque[Future[Scored]] = deque()
+    pending: deque[Future[Part]] = deque()
     with (
         ThreadPoolExecutor(1) as scorer,
-        reporter.bar(f"evaluate {name}", len(split), done=done) as advance,
+        reporter.bar(f"evaluate {kept_as or name}", len(split), done=done) as advance,
         Interrupt() as interrupt,
     ):
 
         def collect(keep: int) -> None:
             while len(pending) > keep:
-                scored = pending.popleft().result()
-                parts.add(Part({"boxes": scored.boxes_BL4}, scored.levels))
+                parts.add(pending.popleft().result())
 
         for batch in eval_batches(split, batch_size=config.batch_size, workers=config.workers, skip=done):
             torch.manual_seed(stable_seed("evaluate", seed, name, batch.ids[0]))  # for methods that draw
             prediction, seconds = _localize(method, batch, device)
             clock.add(len(batch.ids), seconds)
             annotations = reader.read(name, split, batch.ids)
-            pending.append(scorer.submit(_score, batch, prediction, annotations, geometry, config.threads))
+            pending.append(scorer.submit(_score, batch, prediction, annotations, scoring, config.threads))
             collect(QUEUE)
             advance(len(batch.ids))
             if interrupt.requested or parts.is_due():
@@ -111,17 +124,37 @@ def _localize(method: Method, batch: Batch, device: torch.device) -> tuple[Predi
 
 
 def _score(
-    batch: Batch, prediction: Prediction, annotations: Sequence[Annotation], geometry: Geometry, threads: int
-) -> Scored:
+    batch: Batch, prediction: Prediction, annotations: Sequence[Annotation], scoring: Scoring, threads: int
+) -> Part:
     from wsolbench.metrics import label_rank
 
+    frame, convention = scoring.frame, scoring.convention
     ranks: Tensor | None = None
     predictions: Tensor | None = None
     if prediction.logits_BK is not None:
         ranks = label_rank(prediction.logits_BK, batch.labels_B)
         predictions = prediction.logits_BK.argmax(1)
-    maps_BHW = normalize_maps(prediction.maps_Bhw, geometry.resolution_HW)
-    return score_annotated(maps_BHW, annotations, geometry, batch.labels_B, ranks, predictions, threads)
+    levels, arrays = None, {}
+    scores_BHW = None
+    if scoring.reference or (convention is not None and convention.box_rule_only):
+        scores_BHW = normalize_maps(prediction.maps_Bhw, frame.resolution_HW)
+    if scoring.reference and scores_BHW is not None:
+        scored = score_annotated(scores_BHW, annotations, frame, batch.labels_B, ranks, predictions, threads)
+        levels, arrays["boxes"] = scored.levels, scored.boxes_BL4
+    if convention is not None:
+        found = score_convention(
+            convention,
+            prediction.maps_Bhw.numpy() if scores_BHW is None or not convention.box_rule_only else scores_BHW,
+            annotations,
+            batch.labels_B,
+            ranks,
+            batch.ids,
+            frame.resolution_HW,
+            scoring.dataset,
+            backbone=scoring.backbone,
+        )
+        arrays |= found.arrays()
+    return Part(arrays, levels)
 
 
 class _Clock:

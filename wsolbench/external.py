@@ -11,15 +11,12 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from omegaconf import OmegaConf
 
 from wsolbench.boxes import threshold_grid
 from wsolbench.cells import compute_cells
 from wsolbench.convention_scores import ConventionOutcomes
-from wsolbench.conventions import Convention
-from wsolbench.data import Split
 from wsolbench.external_job import DEFAULT_INTERVAL, ExternalJob, Request, open_request
 from wsolbench.levels import Levels, save_levels
 from wsolbench.logit_files import ClassOutcomes, read_logits
@@ -111,7 +108,9 @@ def _carry_out(job: ExternalJob, about: dict[str, Any], reporter: Reporter) -> R
         cells += compute_cells(levels[request.split], threshold, reader, DEFAULT_INTERVAL, request.split)
         cells += _asked_for(request, levels, reader) if info.has_boxes else []
     if job.convention is not None:
-        cells += _convention_outcomes(job.convention, request, split, classes, parts[request.split]).cells()
+        thresholds = job.convention.thresholds_for(request.dataset["name"], request.backbone)
+        outcomes = ConventionOutcomes.of_parts(job.convention, thresholds, split, parts[request.split])
+        cells += outcomes.cells(reader, request.split)
 
     # record
     return RunRecord(
@@ -199,20 +198,6 @@ def _asked_for(request: Request, levels: dict[str, Levels], reader: AnnotationRe
         interval = evaluated.bootstrap(mean_of(evaluated.hits(at, 0.5, request.contours)))
         cells.append(Cell(f"GT-known{settings}", value, *interval, threshold=at, threshold_by="val-boxes"))
     return cells
-
-
-def _convention_outcomes(
-    convention: Convention, request: Request, split: Split, classes: ClassOutcomes | None, parts: Parts
-) -> ConventionOutcomes:
-    return ConventionOutcomes(
-        convention,
-        convention.thresholds_for(request.dataset["name"], request.backbone),
-        np.array(split.ids, np.str_),
-        split.labels.astype(np.int32),
-        np.full(len(split), -1, np.int32) if classes is None else classes.ranks,
-        parts.all("convention_boxes"),
-        parts.all("convention_iou"),
-    )
 
 
 # --- record ----------------------------------------------------------------------------------------------------------

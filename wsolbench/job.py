@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -10,7 +10,9 @@ from typing import Any
 import torch
 
 from wsolbench.config import RunConfig, build_dataset_config, build_method_config
+from wsolbench.conventions import CONVENTIONS, Convention, get_convention
 from wsolbench.data import Dataset, Split, Subset, create_dataset
+from wsolbench.errors import UsageError
 from wsolbench.method import Method, Training
 from wsolbench.preflight import check_device, check_writable
 from wsolbench.progress import Reporter, Silent
@@ -19,6 +21,7 @@ from wsolbench.registry import DATASETS, METHODS
 from wsolbench.rundir import RunDirectory, digest, file_sha256, plain, run_path
 
 IDLE = ("out", "root", "device", "experiment", "recipe", "checkpoint")  # top-level keys that cannot change a number
+YOUNG = (("evaluate", "convention", "reference"),)  # keys that older runs do not know: their hashes hold at the default
 IDLE_IN = {"train": ("workers",), "evaluate": ("workers", "threads", "save_every")}
 
 
@@ -52,6 +55,8 @@ class Job:
     train_split: Split
     indices: list[int]  # training images
     val_split: Split  # only the images that may be looked at
+    convention: Convention | None  # scored on test in addition to the reference
+    convention_split: Split  # test, with the image content that the convention needs
     plan: TrainingPlan
     weights: dict[str, Any] | None
     identity: dict[str, Any]
@@ -86,6 +91,7 @@ def open_job(config: RunConfig, session: Session) -> Job:
         indices = draw(train_split, protocol.shots, what="training")
     if protocol.val_per_class is not None:
         val_split = Subset(val_split, draw(val_split, protocol.val_per_class, what="val"))
+    convention, convention_split = _convention(config, dataset, session)
     backbone = config.backbone or method_class.default_backbone
     weights = _weights(config, backbone)
     identity = {
@@ -116,11 +122,32 @@ def open_job(config: RunConfig, session: Session) -> Job:
         train_split=train_split,
         indices=indices,
         val_split=val_split,
+        convention=convention,
+        convention_split=convention_split,
         plan=training_plan(config.train, protocol.budget, len(indices), len(train_split)),
         weights=weights,
         identity=identity,
         directory=RunDirectory(path, hash),
     )
+
+
+def _convention(config: RunConfig, dataset: Dataset, session: Session) -> tuple[Convention | None, Split]:
+    """The convention asked for beside the reference, and test as it must see it."""
+    convention, name, test = get_convention(config.evaluate.convention), config.dataset["name"], dataset.split("test")
+    if convention.name == "reference":
+        return None, test
+    if not dataset.info.has_boxes:
+        raise UsageError(f"convention '{convention.name}' compares boxes, but {name} has masks and no boxes")
+    if convention.geometry == dataset.info.geometry:
+        return convention, test
+    if "geometry" not in {option.name for option in fields(type(dataset).Config)}:
+        alone = " or ".join(f"'{other}'" for other in CONVENTIONS if other.startswith(f"{convention.name} ("))
+        raise UsageError(
+            f"evaluate.convention={convention.name} needs images cut as its authors do, and data set '{name}' shows them "
+            f"one way only: take {alone}, which scores the same maps"
+        )
+    other, _ = session.dataset(replace(config, dataset=config.dataset | {"geometry": convention.geometry}))
+    return convention, other.split("test")
 
 
 def resolve_device(name: str) -> torch.device:
@@ -147,6 +174,9 @@ def _deciding(config: RunConfig) -> dict[str, Any]:
     content: dict[str, Any] = plain(config)
     for owner, keys in IDLE_IN.items():
         content[owner] = {name: value for name, value in content[owner].items() if name not in keys}
+    for owner, key, default in YOUNG:
+        if content[owner][key] == default:
+            del content[owner][key]
     return {name: value for name, value in content.items() if name not in IDLE}
 
 

@@ -111,7 +111,7 @@ class MapScorer:
                 self.dataset,
                 backbone=self.backbone,
             )
-            arrays |= {"convention_boxes": found.boxes, "convention_iou": found.iou}
+            arrays |= found.arrays()
         return Part(arrays, levels)
 
     def _is_current(self, first: int, arrays: Arrays) -> bool:

@@ -5,17 +5,25 @@ from __future__ import annotations
 import threading
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
-from wsolbench.config import CHECKPOINT_SELECTORS, THRESHOLD_SELECTORS, Budget, ProtocolConfig, TrainConfig
+from wsolbench.config import CHECKPOINT_SELECTORS, SPLIT_OF, THRESHOLD_SELECTORS, Budget, ProtocolConfig, TrainConfig
 from wsolbench.data import Split, stable_seed, steps_per_epoch
 from wsolbench.errors import UsageError, unknown
 from wsolbench.types import Annotation
 
 if TYPE_CHECKING:
+    import numpy as np
+    import numpy.typing as npt
+
     from wsolbench.levels import Levels
 
-SPLIT_OF = {"val-boxes": "val", "test-oracle": "test"}  # threshold selector -> the split whose boxes it looks at
+
+class HasIds(Protocol):
+    """Outcomes of some images."""
+
+    @property
+    def ids(self) -> npt.NDArray[np.str_]: ...
 
 
 def check_protocol(protocol: ProtocolConfig) -> None:
@@ -124,7 +132,7 @@ class AnnotationReader:
         self._note(name, "masks", purpose, [each.id for each in annotations if each.mask_HW is not None])
         return annotations
 
-    def choose_on(self, name: str, levels: Levels, purpose: str, kind: str = "boxes") -> bool:
+    def choose_on(self, name: str, levels: HasIds, purpose: str, kind: str = "boxes") -> bool:
         """Note that a choice is made by outcomes on the split called `name`; says whether that makes it an oracle."""
         self._note(name, kind, purpose, levels.ids.tolist())
         return name == "test"

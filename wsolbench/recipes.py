@@ -5,6 +5,7 @@ recipes:
     backbone: badges_vit.s0                             # default, used when the user names none
     train: {lr: 5.0e-4}
     method: {area: 0.25}
+    evaluate: {convention: sat}
   - for: {methods: [sat], recipe: paper}                # only with recipe=paper; without it: what the authors' code does
     train: {schedule: cosine}
 """
@@ -36,6 +37,7 @@ class Block:
     backbone: str | None = None
     train: dict[str, Any] = field(default_factory=dict)
     method: dict[str, Any] = field(default_factory=dict)
+    evaluate: dict[str, Any] = field(default_factory=dict)
 
 
 @dataclass
@@ -110,7 +112,7 @@ def _block(raw: Any, where: str) -> Block:
     if not isinstance(raw, dict) or not isinstance(raw.get("for"), dict):
         raise UsageError(f"{where}: a block says whom it is for, e.g. for: {{methods: [sat]}}")
     for given, known in (
-        (raw, ("for", "backbone", "train", "method")),
+        (raw, ("for", "backbone", "train", "method", "evaluate")),
         (raw["for"], ("methods", "backbones", "recipe")),
     ):
         for key in given:
@@ -122,7 +124,7 @@ def _block(raw: Any, where: str) -> Block:
     scope = {key: [value] if isinstance(value, str) else value for key, value in raw["for"].items()}
     if not scope.get("methods"):
         raise UsageError(f"{where}: 'for' names no methods; write methods: [\"*\"] for all")
-    for key in ("train", "method"):
+    for key in ("train", "method", "evaluate"):
         if not isinstance(raw.get(key, {}), Mapping):
             raise UsageError(f"{where}: '{key}' holds values by key")
     return Block(
@@ -132,6 +134,7 @@ def _block(raw: Any, where: str) -> Block:
         raw.get("backbone"),
         cast(dict[str, Any], raw.get("train", {})),
         cast(dict[str, Any], raw.get("method", {})),
+        cast(dict[str, Any], raw.get("evaluate", {})),
     )
 
 
