@@ -24,6 +24,7 @@ PROXY_IDS = "image_ids_proxy.txt"
 LABELS = "class_labels.txt"
 SIZES = "image_sizes.txt"
 LOCALIZATION = "localization.txt"
+MAX_CLASSES = 100_000  # a larger number is a mistake, and would make a table of as many classes
 
 
 @dataclass(frozen=True)
@@ -176,7 +177,9 @@ def _lines(path: Path) -> Lines:
 
 
 def _read_labels(path: Path, index: Index) -> Ints:
-    _, where, values = index.place_integers(_lines(path), 1, "<id>,<class>, a whole number from 0")
+    lines = _lines(path)
+    numbers, where, values = index.place_integers(lines, 1, "<id>,<class>, a whole number from 0")
+    lines.refuse_any(numbers, values[:, 0] >= MAX_CLASSES, f"a class number below {MAX_CLASSES:,}")
     labels = np.empty(len(index.ids), np.int64)
     labels[where] = values[:, 0]
     return labels

@@ -12,7 +12,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import NoReturn
+from typing import NoReturn, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -26,6 +26,16 @@ DECIMAL = r"(-?[0-9]{1,9}(?:\.[0-9]{1,9})?)"
 
 Ints = npt.NDArray[np.int64]
 Floats = npt.NDArray[np.float64]
+
+
+class Complaints(Protocol):
+    """Records that can say where the n-th of them stands, whatever kind of file they come from."""
+
+    def refuse(self, number: int, expected: str) -> NoReturn:
+        """Raise `WsolbenchError` about a record: file, place, the record itself and what was expected."""
+
+    def refuse_any(self, numbers: Ints, wrong: npt.ArrayLike, expected: str) -> None:
+        """Refuse the first record that is `wrong` [R]; `numbers` [R] are the records' own."""
 
 
 @dataclass(frozen=True)
@@ -184,12 +194,12 @@ def clip_boxes(boxes_N4: Ints, size_HW: tuple[int, int], where: str) -> Ints:
 
 
 def boxes_per_image(
-    lines: Lines, numbers: Ints, where: Ints, boxes_M4: Ints, sizes_HW: Ints | None, images: int
+    lines: Complaints, numbers: Ints, where: Ints, boxes_M4: Ints, sizes_HW: Ints | None, images: int
 ) -> tuple[Ints, Ints, int]:
     """Check the boxes of all images, clip them to the last pixel, and put those of an image in one piece.
 
     Args:
-        lines: the file they come from, for complaints.
+        lines: the file or files they come from, for complaints.
         numbers: the line of each box [M].
         where: the index of each box's image [M]; the lines of an image need not be contiguous.
         boxes_M4: (x0, y0, x1, y1) in original pixels, x1 = x0 + width.

@@ -10,39 +10,49 @@ from __future__ import annotations
 import hashlib
 from abc import abstractmethod
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import ClassVar
+from typing import ClassVar, cast, get_args
 
 import cv2
 import numpy as np
 import numpy.typing as npt
 import torch
-from PIL import Image
 
 from wsolbench.boxes import resize_mask
+from wsolbench.config import IDLE, YOUNG, deciding_text
+from wsolbench.conventions import Geometry
 from wsolbench.data import Dataset, DatasetInfo, Split
 from wsolbench.errors import WsolbenchError, unknown
 from wsolbench.ids import safe_path
 from wsolbench.metadata import Located, MaskFiles, Metadata
 from wsolbench.records import clip_boxes
 from wsolbench.types import Annotation, Sample
+from wsolbench_datasets._decode import read_header
 from wsolbench_datasets._holdout import HoldOut
-from wsolbench_datasets._pixels import RESOLUTION, as_rgb, normalised, pixels, read_header, training_pixels
+from wsolbench_datasets._images import ListedImages, path_of
+from wsolbench_datasets._pixels import RESOLUTION
 
 REVISION = "1"  # moves when the same files give other samples or annotations
 
 
+SHOWN: dict[Geometry, str] = {
+    "resize": "val and test resized to 224x224",
+    "centre-crop": "val and test the middle 224x224 of 256x256",
+}
 PREPROCESSING = (
-    "val and test resized to 224x224, aspect ratio not kept; train resized to 256x256, of which a crop of 224x224 is taken and "
-    "flipped or not; PIL's bilinear filter, stored orientation"
+    "; train resized to 256x256, of which a crop of 224x224 is taken and flipped or not; aspect ratio not kept, PIL's bilinear "
+    "filter, stored orientation"
 )
 
 
 @dataclass
 class ListedConfig:
     """Options of every data set of listed images."""
+
+    geometry: str = field(default="resize", metadata=YOUNG)  # what val and test show: resize | centre-crop (SAT, BAS)
+    cache: str | None = field(default=None, metadata=IDLE)  # a folder in which resized pixels are kept; docs/loading.md
 
 
 @dataclass
@@ -60,6 +70,7 @@ class ListedDataset(Dataset):
     """
 
     Config: ClassVar[type] = ListedConfig
+    config: ListedConfig
     title: ClassVar[str]
     citation: ClassVar[str]
     licence: ClassVar[str]
@@ -68,13 +79,14 @@ class ListedDataset(Dataset):
     val_source: ClassVar[str] = ""
     imagenet_overlap: ClassVar[str] = ""
     complete: ClassVar[dict[str, int]] = {}
-    idle: ClassVar[tuple[str, ...]] = ()  # options that cannot change samples or annotations
     registered_name: ClassVar[str]
 
     images: Path | None  # the folder of images; None: there is none, only annotations can be read
 
     def __init__(self, config: ListedConfig, *, root: str | Path | None = None) -> None:
         super().__init__(config, root=root)
+        if config.geometry not in get_args(Geometry):
+            raise unknown("geometry", config.geometry, get_args(Geometry), f" of data set '{self.registered_name}'")
         self._read: dict[str, Metadata] = {}
         self._info: DatasetInfo | None = None
 
@@ -136,13 +148,18 @@ class ListedDataset(Dataset):
                 counts={name: self.count(name) for name in self.splits},
                 has_boxes=any(metadata.has_boxes for metadata in annotated),
                 has_masks=any(metadata.masks is not None for metadata in annotated),
+                geometry=self.geometry,
                 expected_counts=self.expected_counts(),
-                preprocessing=PREPROCESSING,
+                preprocessing=SHOWN[self.geometry] + PREPROCESSING,
                 url=self.url,
                 val_source=str(self.hold_out() or self.val_source),
                 imagenet_overlap=self.imagenet_overlap,
             )
         return self._info
+
+    @property
+    def geometry(self) -> Geometry:
+        return cast(Geometry, self.config.geometry)
 
     def split(self, name: str) -> ListedSplit:
         if name not in self.splits:
@@ -153,9 +170,13 @@ class ListedDataset(Dataset):
                 f"'{metadata.source('labels')}' holds class {metadata.labels.max()}, but the other splits have "
                 f"{self.info.num_classes} classes, 0 .. {self.info.num_classes - 1}"
             )
-        return ListedSplit(
-            f"{self.registered_name}/{name}", metadata, metadata.images or self.images, self.images_expected()
-        )
+        return self.open_split(f"{self.registered_name}/{name}", metadata)
+
+    def open_split(self, name: str, metadata: Metadata) -> ListedSplit:
+        """The split over the lists of `metadata`; a data set whose images are annotated otherwise hands out its own."""
+        cache = None if self.config.cache is None else Path(self.config.cache).expanduser()
+        images = metadata.images or self.images
+        return ListedSplit(name, metadata, images, self.images_expected(), self.geometry, cache)
 
     def read_split(self, name: str) -> Metadata:
         """`read_lists`, once; what is held out of train is val."""
@@ -175,13 +196,7 @@ class ListedDataset(Dataset):
 
     def fingerprint(self) -> str:
         """Hash over options and the files of lists, boxes included: ILSVRC's training list need not be parsed for it."""
-        # an option with its default is left out: a data set that gains one stays what it was
-        options = {
-            field.name: getattr(self.config, field.name)
-            for field in fields(self.config)
-            if field.name not in self.idle and getattr(self.config, field.name) != field.default
-        }
-        digest = hashlib.sha256(f"{self.revision}|{self.registered_name}|{options!r}".encode())
+        digest = hashlib.sha256(f"{self.revision}|{self.registered_name}|{deciding_text(self.config)}".encode())
         for name, path in self.list_files():
             content = path.read_bytes().replace(b"\r\n", b"\n").strip(b"\n")
             digest.update(f"{name}:{len(content)}\n".encode() + content)
@@ -192,19 +207,39 @@ class ListedDataset(Dataset):
 class ListedSplit(Split):
     """One role of a `ListedDataset`; images and masks are opened when asked for."""
 
-    def __init__(self, name: str, metadata: Metadata, images: Path | None, expected: str) -> None:
+    def __init__(
+        self,
+        name: str,
+        metadata: Metadata,
+        images: Path | None,
+        expected: str,
+        geometry: Geometry = "resize",
+        cache: Path | None = None,
+    ) -> None:
         self.name, self.metadata, self.images, self.expected = name, metadata, images, expected
+        self.geometry, self.cache = geometry, cache
         self.ids, self.labels = metadata.ids, metadata.labels
+        self.annotated = metadata.has_boxes or metadata.masks is not None
+        self._packed: ListedImages | None = None
 
     @cached_property
     def _index(self) -> dict[str, int]:
         return {id: index for index, id in enumerate(self.ids)}
 
+    def for_loading(self) -> ListedImages:
+        """Files, labels and sizes, packed: 1.28 million ids are not copied into every loading process."""
+        if self._packed is None:
+            self._packed = ListedImages(self.name, self.metadata, self.images, self.expected, self.geometry, self.cache)
+        return self._packed
+
     def sample(self, index: int, augment: torch.Generator | None) -> Sample:
-        """The image, ImageNet-normalised: resized to 224x224; augmented: resized to 256x256, a crop of 224, a flip."""
-        id = self.ids[index]
-        image_CHW = training_pixels(self._open(index), augment) if augment is not None else pixels(self._open(index))
-        return Sample(id, normalised(image_CHW), int(self.labels[index]))
+        """The image, ImageNet-normalised: resized to 224x224, or the middle of 256x256; augmented: a crop of 256x256, a flip."""
+        batch = self.for_loading().batch([index], None if augment is None else [augment])
+        return Sample(self.ids[index], batch.images_BCHW[0], int(self.labels[index]))
+
+    def picture(self, index: int) -> npt.NDArray[np.uint8]:
+        """The image as its file has it, in stored orientation."""
+        return self.for_loading().picture(index)
 
     def annotation(self, id: str) -> Annotation:
         """Boxes in original pixels, and the mask; where there is none but the mask, in the frame of its files (see `_mask`)."""
@@ -247,29 +282,12 @@ class ListedSplit(Split):
             )
         return height, width
 
-    def _open(self, index: int) -> Image.Image:
-        path = self.image_path(index)
-        image = read_header(path)
-        if self.metadata.sizes_HW is not None:
-            height, width = self.metadata.sizes_HW[index].tolist()
-            if image.size != (width, height):
-                raise WsolbenchError(
-                    f"image '{path}' is {image.size[0]}x{image.size[1]} (width x height), but "
-                    f"'{self.metadata.source('sizes')}' says {width}x{height}: it is not the image that was annotated"
-                )
-        return as_rgb(image, path)
-
     def image_path(self, index: int) -> Path:
         """Where the image at `index` lies; `WsolbenchError` if there is no folder of images."""
         return self._path(self.metadata.file(index), "image")
 
     def _path(self, file: str, what: str) -> Path:
-        if self.images is None:
-            raise WsolbenchError(
-                f"{what} '{file}' of {self.name} is needed, but there is no folder of images below --root; expected "
-                f"{self.expected} there"
-            )
-        return safe_path(self.images, file)
+        return path_of(file, what, self.images, self.name, self.expected)
 
     def _mask(self, files: MaskFiles) -> npt.NDArray[np.uint8]:
         """Union of the instances, 1; the ignore file outside of them, 255.

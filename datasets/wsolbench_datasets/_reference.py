@@ -17,12 +17,13 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import ClassVar
 
 import numpy as np
 
+from wsolbench.config import IDLE
 from wsolbench.errors import UsageError, WsolbenchError
 from wsolbench.metadata import IDS, Metadata
 from wsolbench_datasets._layouts import Layout, MetadataLayout, Which
@@ -36,7 +37,8 @@ class ReferenceConfig(ListedConfig):
 
 @dataclass
 class ArchiveConfig(ReferenceConfig):
-    layout: Which = Which.auto  # whose lists are read: metadata where it has the split (auto), native, metadata
+    # whose lists are read: metadata where it has the split (auto), native, metadata; the same annotation is the same data
+    layout: Which = field(default=Which.auto, metadata=IDLE)
 
 
 class ReferenceDataset(ListedDataset):
@@ -46,7 +48,6 @@ class ReferenceDataset(ListedDataset):
     config: ReferenceConfig
     NAME: ClassVar[str]
     native_files: ClassVar[str] = ""
-    idle = ("layout",)  # where both layouts carry the same annotation they are the same data
 
     def __init__(self, config: ReferenceConfig, *, root: str | Path | None = None) -> None:
         super().__init__(config, root=root)

@@ -111,6 +111,11 @@ class BadgesSplit(Split):
             image = _augmented(image, augment)
         return Sample(self.ids[index], ((image - MEAN) / STD).contiguous(), int(self.labels[index]))
 
+    def picture(self, index: int) -> npt.NDArray[np.uint8]:
+        """The image as it was drawn, [64, 64, 3]."""
+        image_HW3: npt.NDArray[np.uint8] = self.arrays.images_nHW3[index]
+        return image_HW3
+
     def annotation(self, id: str) -> Annotation:
         """Boxes and mask of the image's objects, exact to the pixel."""
         index = self._at(id)

@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from folder_trees import write_folder
 from native_trees import write_aircraft, write_cars, write_cub, write_dogs, write_ilsvrc
 from reference_trees import write_tree
 
@@ -54,6 +55,10 @@ def build(name: str, folder: Path) -> Dataset:
             write(folder / "tree")
         return create_dataset(name.partition("/")[0], root=folder / "tree", **options)
     dials = {field.name for field in fields(DATASETS.get(name).Config)}
+    if name == "folder":
+        if not (folder / "tree").is_dir():
+            write_folder(folder / "tree").write_csv()
+        return create_dataset(name, root=folder / "tree")
     return create_dataset(name, **{key: count for key, count in SMALL.items() if key in dials})
 
 
@@ -100,6 +105,18 @@ def test_samples_are_finite_images(dataset):
                 assert sample.image_CHW.shape == (3, *dataset.info.resolution_HW)
                 assert torch.isfinite(sample.image_CHW).all()
                 assert sample.image_CHW.std() > 0
+
+
+def test_pictures_are_images_in_the_frame_of_the_annotation(dataset):
+    split = dataset.split("val")
+    for index in some(split, 3):
+        image_HW3 = split.picture(index)
+        assert image_HW3.dtype == np.uint8
+        assert image_HW3.shape[2] == 3
+        assert np.ptp(image_HW3) > 0
+        annotation = split.annotation(split.ids[index])
+        if annotation.boxes_N4 is not None:
+            assert image_HW3.shape[:2] == tuple(annotation.size_HW)
 
 
 def test_samples_repeat_bit_for_bit(dataset):
