@@ -45,11 +45,7 @@ def test_count_is_capped_and_checked(dataset, tmp_path):
 def test_ignored_regions_are_hatched_and_images_that_cannot_be_read_are_said(tmp_path):
     tree = write_tree(tmp_path, "OpenImages", per_class=1)
     for id in tree.ids["val"]:  # plain pictures, so that what is drawn over them can be told
-        Image.new("RGB", tree.sizes[id], (200, 0, 0)).save(tree.images / id)
-        with Image.open(tree.images / id) as file:
-            pixels = np.asarray(file.convert("RGB")).copy()
-        pixels[0, 0] = 0  # the sheet spreads an image's values
-        Image.fromarray(pixels).save(tree.images / id, "PNG")
+        Image.new("RGB", tree.sizes[id], (200, 0, 0)).save(tree.images / id, "PNG")
     dataset = create_dataset("openimages", root=tmp_path)
     sheet = cv2.imread(str(write_contact_sheet(dataset, "val", tmp_path / "a.png")))
     (tree.images / tree.ids["val"][0]).write_bytes(b"")
@@ -58,8 +54,8 @@ def test_ignored_regions_are_hatched_and_images_that_cannot_be_read_are_said(tmp
     def pixels_like(picture, colour):
         return int((np.abs(picture.astype(int) - colour).max(2) < 40).sum())
 
-    dark = (0, 0, 140)  # blue green red of a picture under 45 % black
-    plain = (0, 0, 255)
+    dark = (0, 0, 110)  # blue green red of a picture under 45 % black
+    plain = (0, 0, 200)
     assert pixels_like(sheet, dark) > 500
     assert pixels_like(damaged, plain) < pixels_like(sheet, plain)
     assert damaged.shape == sheet.shape
@@ -69,3 +65,12 @@ def test_long_names_stay_over_their_picture():
     assert len(shortened("x" * 100, 28)) <= 29
     assert shortened("short", 28) == "short"
     assert shortened("001.Black_footed_Albatross", 20).startswith("001.Black")
+
+
+def test_a_centre_crop_is_shown_whole_so_that_boxes_lie_where_they_belong(tmp_path):
+    write_tree(tmp_path, "CUB", per_class=1)
+    sheets = []
+    for geometry in ("resize", "centre-crop"):
+        dataset = create_dataset("cub", root=tmp_path, geometry=geometry)
+        sheets.append(cv2.imread(str(write_contact_sheet(dataset, "val", tmp_path / f"{geometry}.png"))))
+    np.testing.assert_array_equal(*sheets)

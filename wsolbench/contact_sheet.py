@@ -22,8 +22,8 @@ def write_contact_sheet(dataset: Dataset, split: str, path: Path, count: int = 2
     """Draw `count` images of a split, chosen by `seed`, and write them as a PNG.
 
     True boxes are green, mask outlines cyan, badge or other part boxes (where the split has `part_box`) yellow, ignored
-    regions darkened and hatched; over each image stand its class and its id. Images are shown as the network sees them in
-    evaluation, scaled to the full range of their own values; of one that cannot be read the sheet says so.
+    regions darkened and hatched; over each image stand its class and its id. Images are shown whole, whatever of them a
+    network sees; of one that cannot be read the sheet says so.
     """
     if split not in dataset.splits:
         raise unknown("split", split, dataset.splits)
@@ -77,16 +77,15 @@ def _draw(ax: Any, split: Split, index: int, class_names: tuple[str, ...]) -> se
     title = f"{shortened(name, TITLE)}\n{shortened(id.rpartition('/')[2], TITLE)}"
     ax.set_title(title, fontsize=6.5, parse_math=False)
     try:
-        image = split[index].image_CHW.permute(1, 2, 0).numpy()
+        image = split.picture(index)
     except BadImage as error:
         ax.text(0.5, 0.5, f"this image\n{shortened(error.why, 60)}", ha="center", va="center", fontsize=6, color="red",
                 wrap=True, transform=ax.transAxes, parse_math=False)  # fmt: skip
         return set()
     annotation = split.annotation(id)
     height, width = annotation.size_HW
-    image = (image - image.min()) / max(float(image.max() - image.min()), 1e-6)
-    # the frame of the annotation: boxes and masks are in original pixels, whatever the network's input size
-    ax.imshow(image, extent=(0, width, height, 0), interpolation="nearest")
+    # the frame of the annotation: where files of masks differ in size, it is not that of the image
+    ax.imshow(image, extent=(0, width, height, 0), interpolation="antialiased")
     shown = set() if annotation.mask_HW is None else _draw_mask(ax, annotation.mask_HW)
     boxes = [(box, "box", "lime") for box in (() if annotation.boxes_N4 is None else annotation.boxes_N4)]
     part_box = getattr(split, "part_box", None)

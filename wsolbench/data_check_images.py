@@ -121,17 +121,19 @@ class Looker:
 
     def _annotation(self, index: int, size_HW: tuple[int, int] | None, looked: Looked) -> None:
         metadata = metadata_of(self.split)
+        boxes_N4: npt.NDArray[np.int64] | None = None
         try:
             if not self.split.annotated:
                 return
-            if metadata is None or (metadata.masks is not None and self.files and not self.quick):
+            listed = metadata is not None and metadata.masks is None and metadata.located is None
+            if not listed and (metadata is None or (self.files and not self.quick)):
                 annotation = self.split.annotation(self.split.ids[index])
                 boxes_N4, size_HW = annotation.boxes_N4, annotation.size_HW
                 looked.mask = annotation.mask_HW is not None
                 if annotation.mask_HW is not None and not (annotation.mask_HW == 1).any():
                     self._found(looked, "mask-empty", "no pixel of the object")
-            else:  # without opening the image once more
-                boxes_N4 = metadata.boxes(index)
+            if metadata is not None:
+                boxes_N4 = metadata.boxes(index)  # as they are listed: what is clipped is found below
                 if metadata.sizes_HW is not None:
                     size_HW = tuple(metadata.sizes_HW[index].tolist())
         except BadImage:
@@ -142,7 +144,8 @@ class Looker:
             return
         if boxes_N4 is not None:
             looked.boxes = len(boxes_N4)
-            for kind, detail in box_findings(boxes_N4, size_HW):
+            are_clipped = metadata is not None and metadata.sizes_HW is None  # by the image's size, when they are read
+            for kind, detail in box_findings(boxes_N4, size_HW, are_clipped):
                 self._found(looked, kind, detail)
 
 
@@ -152,8 +155,10 @@ def metadata_of(split: Split) -> Metadata | None:
     return metadata if isinstance(metadata, Metadata) else None
 
 
-def box_findings(boxes_N4: npt.NDArray[np.int64], size_HW: tuple[int, int] | None) -> Iterator[tuple[str, str]]:
-    """What is odd about the boxes of an image of that size: kind and detail.
+def box_findings(
+    boxes_N4: npt.NDArray[np.int64], size_HW: tuple[int, int] | None, are_clipped: bool = False
+) -> Iterator[tuple[str, str]]:
+    """What is odd about the boxes of an image of that size: kind and detail. `are_clipped`: ends beyond it do no harm.
 
     >>> list(box_findings(np.array([[0, 0, 9, 9], [5, 5, 5, 8], [5, 5, 20, 8]]), (10, 10)))
     [('box-degenerate', '5,5,5,8'), ('box-outside', '5,5,20,8 in an image of 10x10 (width x height)')]
@@ -170,6 +175,8 @@ def box_findings(boxes_N4: npt.NDArray[np.int64], size_HW: tuple[int, int] | Non
         if x1 <= x0 or y1 <= y0:
             yield "box-degenerate", shown
         elif size_HW is not None and (min(x0, y0) < 0 or x1 >= size_HW[1] or y1 >= size_HW[0]):
-            yield "box-outside", f"{shown} in an image of {size_HW[1]}x{size_HW[0]} (width x height)"
+            begins_inside = 0 <= x0 < size_HW[1] and 0 <= y0 < size_HW[0]
+            kind = "box-clipped" if are_clipped and begins_inside else "box-outside"
+            yield kind, f"{shown} in an image of {size_HW[1]}x{size_HW[0]} (width x height)"
         elif size_HW is not None and (x1 - x0) * (y1 - y0) < TINY * size_HW[0] * size_HW[1]:
             yield "box-tiny", f"{shown} in an image of {size_HW[1]}x{size_HW[0]} (width x height)"

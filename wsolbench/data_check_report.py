@@ -40,7 +40,7 @@ KINDS: dict[str, tuple[Severity, str]] = {
     "class-unseen": ("note", "a class without an image in val or test"),
     "box-tiny": ("note", "a box under 0.1 % of its image"),
     "box-duplicate": ("note", "one box twice in an image"),
-    "box-clipped": ("note", "boxes that ended at the width or height, clipped to the last pixel"),
+    "box-clipped": ("note", "boxes that end at the width or height or beyond, clipped to the last pixel"),
     "extension": ("note", "the file's name promises another format; it is read all the same"),
     "outside": ("note", "a link leads out of the folder of images; it is followed"),
 }

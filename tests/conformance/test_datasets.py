@@ -17,6 +17,7 @@ from reference_trees import write_tree
 
 from wsolbench import create_dataset, list_datasets
 from wsolbench.data import Dataset, eval_batches, train_batches
+from wsolbench.data_check import check_dataset
 from wsolbench.registry import DATASETS
 
 SMALL = {"train": 24, "val": 12, "test": 12}  # where images are generated, these many
@@ -235,3 +236,11 @@ def test_info_is_complete(dataset):
     assert info.num_classes == len(set(info.class_names)) > 1
     assert set(info.counts) == set(dataset.splits)
     assert min(info.resolution_HW) > 0
+
+
+def test_data_check_finds_nothing_but_the_size_of_the_miniature(name, folder, dataset):
+    _, options = LAYOUTS.get(name, (None, {}))
+    root = folder / "tree" if (folder / "tree").is_dir() else None
+    report = check_dataset(name.partition("/")[0], root=root, options=options)
+    assert [each for each in report.findings if each.severity == "problem" and each.kind != "count"] == []
+    assert all(split.checked == split.images for split in report.splits.values())

@@ -21,6 +21,7 @@ from PIL import Image
 from reference_trees import Tree, write_tree
 
 from wsolbench.cli import main
+from wsolbench.registry import DATASETS
 
 SPLIT = "test"
 
@@ -282,6 +283,14 @@ HARMLESS = [
     Damage("byte order mark and CRLF", bom, None, None),
 ]  # fmt: skip
 
+
+@pytest.fixture(autouse=True)
+def complete(monkeypatch):
+    """Let the miniature trees count as complete."""
+    for name in ("CUB", "OpenImages"):
+        monkeypatch.setattr(DATASETS.get(name.lower()), "complete", {})
+
+
 ALL = IMAGES + LISTS + MASKS + HARMLESS
 
 
@@ -355,3 +364,11 @@ def test_skipping_goes_on_and_the_record_names_the_image(damage, tmp_path, capsy
     assert re.search(damage.says, why)
     assert record["ledger"]["test_images"] == len(tree.ids[SPLIT]) - 1
     assert record["notes"] == ["1 image that cannot be read left out: 1 of test"]
+
+
+def test_loading_processes_say_it_in_one_sentence_too(tmp_path, capsys):
+    tree = damaged(IMAGES[0], tmp_path)
+    assert run(tree, tmp_path / "out", "evaluate.workers=2") == 1
+    (sentence,) = [line for line in capsys.readouterr().err.splitlines() if line.startswith("failed: ")]
+    assert re.search(rf"center-box[^:]*: {IMAGES[0].says}", sentence)
+    assert "worker" not in sentence
