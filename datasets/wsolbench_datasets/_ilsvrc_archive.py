@@ -280,7 +280,10 @@ class IlsvrcArchive(Layout):
 
 
 def _classes_in(folder: Path) -> list[str]:
-    return [name for name in os.listdir(folder) if WNID.fullmatch(name)] if folder.is_dir() else []
+    if not folder.is_dir():
+        return []
+    with os.scandir(folder) as entries:  # only folders count: the archive of a class may lie beside its folder
+        return [entry.name for entry in entries if WNID.fullmatch(entry.name) and entry.is_dir()]
 
 
 def _holds_val(folder: Path) -> bool:

@@ -37,9 +37,13 @@ from wsolbench_datasets._pixels import RESOLUTION
 REVISION = "1"  # moves when the same files give other samples or annotations
 
 
+SHOWN: dict[Geometry, str] = {
+    "resize": "val and test resized to 224x224",
+    "centre-crop": "val and test the middle 224x224 of 256x256",
+}
 PREPROCESSING = (
-    "val and test resized to 224x224, aspect ratio not kept; train resized to 256x256, of which a crop of 224x224 is taken and "
-    "flipped or not; PIL's bilinear filter, stored orientation"
+    "; train resized to 256x256, of which a crop of 224x224 is taken and flipped or not; aspect ratio not kept, PIL's bilinear "
+    "filter, stored orientation"
 )
 
 
@@ -146,7 +150,7 @@ class ListedDataset(Dataset):
                 has_masks=any(metadata.masks is not None for metadata in annotated),
                 geometry=self.geometry,
                 expected_counts=self.expected_counts(),
-                preprocessing=PREPROCESSING,
+                preprocessing=SHOWN[self.geometry] + PREPROCESSING,
                 url=self.url,
                 val_source=str(self.hold_out() or self.val_source),
                 imagenet_overlap=self.imagenet_overlap,

@@ -195,6 +195,21 @@ def test_imagenetv2_is_labelled_by_the_name_of_its_folders(tmp_path):
     assert split.ids[2] == "val2/10/0.jpeg"
 
 
+def test_what_is_no_image_or_class_beside_imagenets_is_left_alone(imagenet, tmp_path):
+    root = write_ilsvrc(imagenet, tmp_path)
+    train = root / "ILSVRC" / "Data" / "CLS-LOC" / "train"
+    for stray in (
+        train / "n99999999",
+        train / "n01440764.tar",
+        train / WNIDS[0] / "Thumbs.db",
+        train.parent / "val" / "x.JPEG",
+    ):
+        stray.write_bytes(b"")
+    dataset = create_dataset("ilsvrc", root=tmp_path)
+    for split in ("train", "test"):
+        assert sorted(dataset.split(split).ids) == sorted(imagenet.ids[split])
+
+
 def test_a_resized_copy_of_imagenet_is_not_taken_for_what_was_annotated(imagenet, tmp_path):
     write_ilsvrc(imagenet, tmp_path)
     id = imagenet.ids["test"][0]
