@@ -35,6 +35,7 @@ PACKAGES = (
     "opencv-python-headless",
     "safetensors",
     "torchmetrics",
+    "scikit-image",
 )
 OURS = (  # what a run may leave; `clear` removes nothing else. The mark of being done goes first
     RECORD,
