@@ -9,7 +9,8 @@ from wsolbench.boxes import threshold_grid
 from wsolbench.cells import compute_cells
 from wsolbench.levels import Levels, score_maps
 from wsolbench.metrics.robustness import robustness
-from wsolbench.protocol import AnnotationReader, Threshold
+from wsolbench.protocol import AnnotationReader
+from wsolbench.selectors import Threshold
 
 
 @pytest.fixture(scope="module")

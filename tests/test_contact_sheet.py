@@ -5,9 +5,11 @@ from __future__ import annotations
 import cv2
 import numpy as np
 import pytest
+from PIL import Image
+from reference_trees import write_tree
 
 from wsolbench import create_dataset
-from wsolbench.contact_sheet import write_contact_sheet
+from wsolbench.contact_sheet import shortened, write_contact_sheet
 from wsolbench.errors import UsageError
 
 
@@ -38,3 +40,32 @@ def test_count_is_capped_and_checked(dataset, tmp_path):
         write_contact_sheet(dataset, "val", tmp_path / "none.png", count=0)
     with pytest.raises(UsageError, match="vall"):
         write_contact_sheet(dataset, "vall", tmp_path / "none.png")
+
+
+def test_ignored_regions_are_hatched_and_images_that_cannot_be_read_are_said(tmp_path):
+    tree = write_tree(tmp_path, "OpenImages", per_class=1)
+    for id in tree.ids["val"]:  # plain pictures, so that what is drawn over them can be told
+        Image.new("RGB", tree.sizes[id], (200, 0, 0)).save(tree.images / id)
+        with Image.open(tree.images / id) as file:
+            pixels = np.asarray(file.convert("RGB")).copy()
+        pixels[0, 0] = 0  # the sheet spreads an image's values
+        Image.fromarray(pixels).save(tree.images / id, "PNG")
+    dataset = create_dataset("openimages", root=tmp_path)
+    sheet = cv2.imread(str(write_contact_sheet(dataset, "val", tmp_path / "a.png")))
+    (tree.images / tree.ids["val"][0]).write_bytes(b"")
+    damaged = cv2.imread(str(write_contact_sheet(dataset, "val", tmp_path / "b.png")))
+
+    def pixels_like(picture, colour):
+        return int((np.abs(picture.astype(int) - colour).max(2) < 40).sum())
+
+    dark = (0, 0, 140)  # blue green red of a picture under 45 % black
+    plain = (0, 0, 255)
+    assert pixels_like(sheet, dark) > 500
+    assert pixels_like(damaged, plain) < pixels_like(sheet, plain)
+    assert damaged.shape == sheet.shape
+
+
+def test_long_names_stay_over_their_picture():
+    assert len(shortened("x" * 100, 28)) <= 29
+    assert shortened("short", 28) == "short"
+    assert shortened("001.Black_footed_Albatross", 20).startswith("001.Black")

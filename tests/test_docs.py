@@ -19,6 +19,10 @@ from typing import Any
 import pytest
 import torch
 
+from wsolbench import create_dataset
+from wsolbench.compose import expand
+from wsolbench.config import RunConfig
+from wsolbench.errors import UsageError, WsolbenchError
 from wsolbench.registry import DATASETS, METHODS
 from wsolbench.types import Batch
 
@@ -117,21 +121,76 @@ def test_the_data_set_of_the_page_reads_its_files(example: Any, tmp_path: Path) 
     from PIL import Image
 
     page = example("add-a-dataset.md")
-    (tmp_path / "images").mkdir()
+    for folder in ("images", "lists"):
+        (tmp_path / folder).mkdir()
     pixels = np.zeros((30, 40, 3), dtype=np.uint8)
     pixels[5:25, 10:20] = 255
-    Image.fromarray(pixels).save(tmp_path / "images" / "a.png")
-    (tmp_path / "list.csv").write_text("id,split,label,x0,y0,x1,y1\na,val,dog,10,5,20,25\n")
-    pets = page.Pets(page.PetsConfig(size=32), root=tmp_path)
-    assert pets.info.counts == {"train": 0, "val": 1, "test": 0}
+    for name in ("a", "b", "c"):
+        Image.fromarray(pixels).save(tmp_path / "images" / f"{name}.png")
+    (tmp_path / "lists" / "train.txt").write_text("b.png,cat,10,5,20,25\n")
+    (tmp_path / "lists" / "val.txt").write_text("a.png,dog,10,5,20,25\nc.png,cat,0,0,3,3\na.png,dog,1,2,3,4\n")
+    (tmp_path / "lists" / "test.txt").write_text("c.png,cat,10,5,20,25\n")
+    pets = page.Pets(page.ListedConfig(), root=tmp_path)
     split = pets.split("val")
-    sample, annotation = split[0], split.annotation("a")
-    assert (sample.id, sample.label, sample.image_CHW.shape) == ("a", 1, (3, 32, 32))
-    assert (sample.image_CHW.min(), sample.image_CHW.max()) == (-2, 2)
-    assert (annotation.size_HW, annotation.boxes_N4.tolist()) == ((30, 40), [[10, 5, 20, 25]])
-    flipped = [split.sample(0, torch.Generator().manual_seed(seed)).image_CHW for seed in range(8)]
-    assert {image.equal(sample.image_CHW) for image in flipped} == {True, False}
+    sample, annotation = split[0], split.annotation("a.png")
+    assert (sample.id, sample.label, sample.image_CHW.shape) == ("a.png", 1, (3, 224, 224))
+    assert (annotation.size_HW, annotation.boxes_N4.tolist()) == ((30, 40), [[10, 5, 20, 25], [1, 2, 3, 4]])
+    augmented = [split.sample(0, torch.Generator().manual_seed(seed)).image_CHW for seed in range(4)]
+    assert not augmented[0].equal(augmented[1])
     assert len(pets.fingerprint()) == 64
+    (tmp_path / "lists" / "test.txt").write_text("c.png,cat,20,5,10,25\n")
+    pets = page.Pets(page.ListedConfig(), root=tmp_path)
+    with pytest.raises(
+        WsolbenchError, match=r"test\.txt' line 1: 'c\.png,cat,20,5,10,25', expected a box with x0 <= x1"
+    ):
+        pets.split("test")
+    with pytest.raises(UsageError, match=r"data set 'pets' expects lists/ and images/"):
+        page.Pets(page.ListedConfig())
+
+
+@pytest.mark.slow  # trains
+def test_following_the_page_step_by_step_benchmarks_own_images(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Every command of the five steps is given as it stands, with `sorted/` made by the test."""
+    from folder_trees import write_folder
+
+    from wsolbench.cli import build_parser, main, parsers_of
+
+    monkeypatch.chdir(tmp_path)
+    write_folder(tmp_path / "sorted", counts={"train": 2, "val": 1, "test": 1}).write_csv()
+    write_folder(tmp_path / "all", splits=False)
+    page = (ROOT / "docs" / "add-a-dataset.md").read_text(encoding="utf-8")
+    (section,) = re.findall(r"^## Your own images in five minutes\n(.*?)^### ", page, re.DOTALL | re.MULTILINE)
+    steps = re.split(r"^\d\. ", section, flags=re.MULTILINE)[1:]
+    assert len(steps) == 5
+    known = parsers_of(parsers_of(build_parser())["data"])
+    for number, step in enumerate(steps, 1):
+        (command,) = re.findall(r"^ *```bash\n(.*?)^ *```\n*\Z", step, re.DOTALL | re.MULTILINE)  # what a step ends in
+        program, *words = shlex.split(command)
+        if program == "wsolbench" and (words[0] != "data" or words[1] in known):
+            assert main(words) == 0, f"step {number}: {command}\n{capsys.readouterr().err}"
+        elif program != "wsolbench":
+            subprocess.run([program, *words], check=True)
+    assert (tmp_path / "sheet.png").is_file()
+    assert "GT-known@val" in capsys.readouterr().out
+    assert len(list(tmp_path.glob("results/runs/folder/*/*/full/*/record.json"))) == 2
+    (command,) = re.findall(r"^```bash\n(.*?)^```", page, re.DOTALL | re.MULTILINE)
+    config = expanded(command)
+    assert config.dataset["test_share"] == 0.2
+    options = {name: value for name, value in config.dataset.items() if name != "name"}
+    assert create_dataset("folder", root=config.root, **options).info.counts == {"train": 21, "val": 3, "test": 6}
+
+
+def expanded(command: str) -> RunConfig:
+    """The one run that a command asks for."""
+    from wsolbench.cli import build_parser
+
+    program, *words = shlex.split(command)
+    assert program == "wsolbench"
+    arguments, overrides = build_parser().parse_known_args(words)
+    (config,) = expand([arguments.methods], dataset=arguments.dataset, root=arguments.root, overrides=overrides)
+    return config
 
 
 def test_the_maps_of_the_page_are_scored(example: Any, tmp_path: Path, monkeypatch: Any, capsys: Any) -> None:

@@ -16,6 +16,7 @@ from engine_fakes import FakeSplit, SharedB, fake_config
 
 import wsolbench.engine
 import wsolbench.registry
+import wsolbench.training
 from wsolbench.boxes import normalize_maps, quantize
 from wsolbench.config import RunConfig, from_yaml
 from wsolbench.engine import load_run, run
@@ -247,13 +248,13 @@ def test_one_shot_takes_the_steps_of_the_full_run(tmp_path: Path) -> None:
 
 def test_post_hoc_methods_share_one_classifier(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     trained: list[str] = []
-    whole = wsolbench.engine.fit
+    whole = wsolbench.training.fit
 
     def counted(method: Any, *arguments: Any, **options: Any) -> None:
         trained.append(type(method).__name__)
         whole(method, *arguments, **options)
 
-    monkeypatch.setattr(wsolbench.engine, "fit", counted)
+    monkeypatch.setattr(wsolbench.training, "fit", counted)
     a = finished(fake_config(tmp_path, "shared-a"))
     b = finished(fake_config(tmp_path, "shared-b"))
     assert trained == ["SharedA"]
@@ -314,8 +315,8 @@ def test_rerun_trains_a_shared_classifier_once_per_command(tmp_path: Path, monke
     for name in names:
         finished(fake_config(tmp_path, name))
     trained = []
-    whole = wsolbench.engine.fit
-    monkeypatch.setattr(wsolbench.engine, "fit", lambda *a, **k: (trained.append(1), whole(*a, **k)))
+    whole = wsolbench.training.fit
+    monkeypatch.setattr(wsolbench.training, "fit", lambda *a, **k: (trained.append(1), whole(*a, **k)))
     session = Session()
     for name in names:
         finished(fake_config(tmp_path, name), session, rerun=True)
@@ -365,7 +366,7 @@ def test_a_foreign_directory_is_refused(tmp_path: Path) -> None:
         ({"device": "cuda:99"}, r"--device cuda:99 was asked for, but"),
         ({"shots": 5}, r"5 training images per class were asked for, but class 0 has only 4"),
         ({"val_per_class": 5}, r"5 val images per class"),
-        ({"threshold": "best"}, r"unknown threshold selector 'best'"),
+        ({"threshold": "best"}, r"unknown protocol.threshold 'best'"),
     ],
 )
 def test_bad_requests_are_usage_errors(tmp_path: Path, changes: dict[str, Any], message: str) -> None:

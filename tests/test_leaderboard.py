@@ -11,8 +11,9 @@ import pytest
 from rich.console import Console
 
 from wsolbench.errors import UsageError, WsolbenchError
-from wsolbench.leaderboard import Column, Group, Row, load_records, render, summarise, write_results
+from wsolbench.leaderboard import load_records, render, summarise, write_results
 from wsolbench.record import SCHEMA, Cell, RunRecord
+from wsolbench.standings import Column, Group, Row
 
 GT = Column("GT-known@val", "GT-known", False)
 

@@ -15,7 +15,7 @@ from wsolbench.boxes import iou_matrix, normalize_maps, otsu_level, quantize, th
 from wsolbench.errors import UsageError
 from wsolbench.levels import IOUS, Levels, load_levels, save_levels, score_maps
 from wsolbench.metrics import GTKnownLoc, MaxBoxAcc, MaxBoxAccV2, PxAP, TopKLoc, label_rank
-from wsolbench.resampling import best_of, mean_of
+from wsolbench.resampling import best_of, mean_of, read_at_best
 
 COUNT = 40
 
@@ -284,6 +284,6 @@ def test_top_k_is_read_where_gt_known_is_best(levels):
     both = known & levels.in_top(3)[:, None]
     plain = [both[drawn].mean(0)[known[drawn].mean(0).argmax()] for drawn in resamples(60, 0, COUNT)]
     want = np.percentile(plain, [2.5, 97.5])
-    np.testing.assert_allclose(levels.bootstrap(best_of(known, read_nT=both), n=60), want, rtol=0, atol=1e-12)
-    whole = best_of(known, read_nT=both)(np.ones((1, COUNT), np.float32))
+    np.testing.assert_allclose(levels.bootstrap(read_at_best([known], both), n=60), want, rtol=0, atol=1e-12)
+    whole = read_at_best([known], both)(np.ones((1, COUNT), np.float32))
     assert whole[0] == levels.topk_loc(3, "oracle")

@@ -180,3 +180,31 @@ def test_links_of_the_user_are_followed(tmp_path):
     (tmp_path / "disk" / "a" / "1.npy").touch()
     (tmp_path / "maps").symlink_to(tmp_path / "disk")
     assert safe_path(tmp_path / "maps", "a/1.npy").is_file()
+
+
+def test_records_in_another_order_mean_the_same(tmp_path):
+    """Lists in the order of the ids are read at one look, others line by line."""
+    ids = [f"a/{number}.jpg" for number in range(40)]
+    files = {
+        "image_ids.txt": ids,
+        "class_labels.txt": [f"{id},{number % 7}" for number, id in enumerate(ids)],
+        "image_sizes.txt": [f"{id},{number + 5},{number + 9}" for number, id in enumerate(ids)],
+    }
+    read = []
+    for order in (1, -1):
+        for name, lines in files.items():
+            (tmp_path / name).write_text("\n".join(lines if name == "image_ids.txt" else lines[::order]) + "\n")
+        read.append(read_metadata(tmp_path))
+    assert read[0].labels.tolist() == read[1].labels.tolist() == [number % 7 for number in range(40)]
+    assert read[0].sizes_HW.tolist() == read[1].sizes_HW.tolist() == [[n + 9, n + 5] for n in range(40)]
+
+
+@pytest.mark.parametrize(
+    "line", ["a/1.jpg,1,2", "a/1.jpg,x", "a/1.jpg,", "a/1.jpg1", "a/1.jpg,1\x0b", "a/1.jpg,-1", "a/1.jpg,١"]
+)
+def test_one_wrong_line_among_records_in_order_is_named(tmp_path, line):
+    ids = [f"a/{number}.jpg" for number in range(3)]
+    (tmp_path / "image_ids.txt").write_text("\n".join(ids))
+    (tmp_path / "class_labels.txt").write_text(f"{ids[0]},0\n{line}\n{ids[2]},2", encoding="utf-8")
+    with pytest.raises(WsolbenchError, match=r"class_labels\.txt' line 2: "):
+        read_metadata(tmp_path)

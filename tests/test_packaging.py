@@ -46,7 +46,7 @@ def test_the_wheel_holds_every_file_of_the_packages(wheel: zipfile.ZipFile) -> N
     held = {name for name in wheel.namelist() if ".dist-info/" not in name}
     assert held == expected
     assert {f"{name}/py.typed" for name in PACKAGES} <= held
-    assert {"wsolbench/conf/run.yaml", "wsolbench/conf/protocol/full.yaml"} <= held
+    assert {"wsolbench/conf/run.yaml", "wsolbench/conf/protocol/full.yaml", "wsolbench/reported.csv"} <= held
 
 
 def test_the_wheel_announces_command_and_plugins(wheel: zipfile.ZipFile) -> None:

@@ -13,6 +13,7 @@ from wsolbench.data import Subset, train_batches, train_steps
 from wsolbench.errors import UsageError
 from wsolbench.levels import score_maps
 from wsolbench.protocol import AnnotationReader, check_protocol, draw_per_class, training_plan
+from wsolbench.selectors import Selector, Settings, choose_threshold
 from wsolbench.types import Batch
 
 
@@ -99,8 +100,8 @@ def test_a_steps_batch_is_a_function_of_seed_and_step() -> None:
 @pytest.mark.parametrize(
     ("protocol", "message"),
     [
-        (ProtocolConfig(checkpoint="lst"), "unknown checkpoint selector 'lst', did you mean 'last'"),
-        (ProtocolConfig(threshold="val-box"), "unknown threshold selector 'val-box', did you mean 'val-boxes'"),
+        (ProtocolConfig(checkpoint="lst"), "unknown protocol.checkpoint 'lst', did you mean 'last'"),
+        (ProtocolConfig(threshold="val-box"), "unknown protocol.threshold 'val-box', did you mean 'val-boxes'"),
         (ProtocolConfig(shots=0), "protocol.shots=0"),
     ],
 )
@@ -127,12 +128,12 @@ def test_marks_follow_from_what_was_read() -> None:
     maps = np.random.RandomState(0).rand(3, 16, 16)
     scores = score_maps(maps, [box for box in boxes if box is not None], [0, 1, 2], None, None, split.ids)
     levels = {"val": scores, "test": scores}
-    assert not reader.choose_threshold("val-boxes", levels, 0.01).oracle
+    assert not choose_threshold(reader, Selector("val-boxes"), levels, Settings()).oracle
     uses = {(use["split"], use["kind"], use["purpose"]): use["images"] for use in reader.uses()}
     assert uses == {
         ("val", "boxes", "scoring"): 3,
         ("val", "masks", "scoring"): 3,
         ("val", "boxes", "threshold selection"): 3,
     }
-    assert reader.choose_threshold("test-oracle", levels, 0.01).oracle
+    assert choose_threshold(reader, Selector("test-oracle"), levels, Settings()).oracle
     assert {"split": "test", "kind": "boxes", "purpose": "threshold selection", "images": 3} in reader.uses()

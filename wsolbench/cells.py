@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 
 import numpy as np
@@ -9,9 +11,10 @@ import numpy as np
 from wsolbench.boxes import threshold_grid
 from wsolbench.levels import IOUS, Levels
 from wsolbench.metrics.robustness import area_of, plateau_of, robustness
-from wsolbench.protocol import AnnotationReader, Threshold
+from wsolbench.protocol import AnnotationReader
 from wsolbench.record import Cell
-from wsolbench.resampling import Statistic, best_of, interval_of, mean_of
+from wsolbench.resampling import Statistic, best_of, interval_of, mean_of, read_at_best
+from wsolbench.selectors import Threshold
 
 RESAMPLES = 1000
 V1_INTERVAL = 0.01  # MaxBoxAcc is defined on 100 thresholds,
@@ -45,18 +48,42 @@ def compute_cells(
 
 def _at_threshold(levels: Levels, threshold: Threshold, interval: float, has_classes: bool) -> list[Cell]:
     """GT-known Loc and Top-k Loc; one threshold, the one chosen for GT-known, serves them all."""
-    hits = levels.hits(threshold.value)
-    grid_hits = levels.hits(levels.distinct(threshold_grid(interval)))
-    cell = partial(_cell, threshold=threshold.value, threshold_by=threshold.by, oracle=threshold.oracle)
-    gt_known = best_of(grid_hits) if threshold.oracle else mean_of(hits)
-    cells = [cell(levels, "GT-known", levels.gt_known_loc(threshold.value), gt_known)]
+    hits_n = threshold.hits(levels)
+    cell = partial(_cell, levels, threshold=threshold.value, threshold_by=threshold.by, oracle=threshold.oracle)
+    correct = {"GT-known": hits_n}
     for k in (1, 5) if has_classes else ():
-        in_top = levels.in_top(k)
-        statistic = (
-            best_of(grid_hits, read_nT=grid_hits & in_top[:, None]) if threshold.oracle else mean_of(hits & in_top)
-        )
-        cells.append(cell(levels, f"Top-{k} Loc", levels.topk_loc(k, threshold.value), statistic))
-    return cells
+        correct[f"Top-{k} Loc"] = hits_n & levels.in_top(k)
+    chosen = _oracle_grid(levels, threshold, interval) if threshold.oracle else None
+    return [
+        cell(metric, int(each_n.sum()) / len(levels), mean_of(each_n) if chosen is None else chosen(metric))
+        for metric, each_n in correct.items()
+    ]
+
+
+def _oracle_grid(levels: Levels, threshold: Threshold, interval: float) -> Callable[[str], Statistic]:
+    """Per metric the statistic that chooses the threshold anew in every resample, by whatever it was chosen by."""
+    grid = np.array(threshold.candidates) if threshold.candidates else levels.distinct(threshold_grid(interval))
+    hits_nT = levels.hits(grid)
+    by = [hits_nT]
+    if threshold.candidates and (levels.ranks >= 0).all():
+        by.append(hits_nT & levels.in_top(1)[:, None])
+
+    def statistic(metric: str) -> Statistic:
+        if metric == "GT-known":
+            return best_of(hits_nT) if len(by) == 1 else read_at_best(by, hits_nT)
+        return read_at_best(by, hits_nT & levels.in_top(int(metric[4]))[:, None])
+
+    return statistic
+
+
+def protocol_cells(levels: Levels, threshold: Threshold, interval: float, checkpoint_by: str) -> list[Cell]:
+    """GT-known and Top-1 Loc of one combination of a checkpoint's and a threshold's selector."""
+    has_classes = bool((levels.ranks >= 0).all())
+    return [
+        replace(cell, checkpoint_by=checkpoint_by)
+        for cell in _at_threshold(levels, threshold, interval, has_classes)
+        if cell.metric in ("GT-known", "Top-1 Loc")
+    ]
 
 
 def _max_box_acc(levels: Levels, reader: AnnotationReader, split: str) -> list[Cell]:

@@ -14,14 +14,14 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NoReturn
 
-from wsolbench import __version__
+from wsolbench import __version__, board_flags
 from wsolbench.errors import UsageError, WsolbenchError, unknown
+from wsolbench.formats import FORMATS
 from wsolbench.preflight import check_backbone, check_device, check_writable
 from wsolbench.pseudo_boxes_verb import add_arguments, pseudo_boxes
 
 Handler = Callable[[argparse.Namespace, list[str]], int]
 
-FORMATS = ("table", "markdown", "csv")
 KINDS = ("methods", "datasets", "protocols", "backbones")
 
 
@@ -80,7 +80,7 @@ def _dispatch(words: list[str]) -> int:
             near = difflib.get_close_matches(word.partition("=")[0], flags, n=1)
             hint = f"did you mean '{near[0]}'?" if near else "options of a run are written key=value, without dashes."
             raise UsageError(f"unknown flag '{word}' of '{arguments.parser.prog}', {hint} Known: {', '.join(flags)}")
-    if rest and arguments.handler is not _run:
+    if rest and arguments.handler not in (_run, _data_show, _data_check, _data_draw):
         raise UsageError(f"'{arguments.parser.prog}' takes no '{rest[0]}'; see '{arguments.parser.prog} --help'")
     handler: Handler = arguments.handler
     return handler(arguments, rest)
@@ -187,13 +187,10 @@ def build_parser() -> argparse.ArgumentParser:
     board = verb(
         "leaderboard",
         _leaderboard,
-        "Print the table of all finished runs, grouped by data set, backbone and protocol.",
-        "wsolbench leaderboard results --format markdown",
+        "Print finished runs by data set, backbone and protocol; select, pivot, compare; published numbers beside them.",
+        board_flags.EXAMPLE,
     )
-    board.add_argument("results", nargs="?", default="results", help="folder given to run as --out (default: results)")
-    board.add_argument("--format", default="table", metavar="NAME", help=f"{', '.join(FORMATS)} (default: table)")
-
-    board.add_argument("--write", metavar="DIR", type=Path, help="also write leaderboard.md and leaderboard.csv there")
+    board_flags.add_flags(board)
 
     profile = verb(
         "profile",
@@ -219,7 +216,7 @@ def build_parser() -> argparse.ArgumentParser:
     show = verb(
         "show",
         _data_show,
-        "Write a contact sheet of a data set with its ground truth.",
+        "Write a contact sheet of a data set with its ground truth. dataset.KEY=value sets its options, as in run.",
         "wsolbench data show badges --split val -o badges.png",
         data_verbs,
     )
@@ -229,6 +226,43 @@ def build_parser() -> argparse.ArgumentParser:
     show.add_argument("--count", default=24, type=int, metavar="N", help="number of images (default: 24)")
     show.add_argument("--seed", default=0, type=int, metavar="N", help="which images are drawn (default: 0)")
     show.add_argument("-o", "--out", metavar="FILE", type=Path, help="default: NAME-SPLIT.png")
+    init = verb(
+        "init",
+        _data_init,
+        "Make a folder for your own images, with its layout explained inside; nothing is overwritten.",
+        "wsolbench data init my-images",
+        data_verbs,
+    )
+    init.add_argument("folder", metavar="DIR", type=Path, help="is made where it does not exist")
+
+    check = verb(
+        "check",
+        _data_check,
+        "Look at every image and list of a data set; exit status 1 if there is a problem. dataset.KEY=value sets its "
+        "options, as in run. See docs/data-check.md.",
+        "wsolbench data check badges",
+        data_verbs,
+    )
+    check.add_argument("name", help="see 'wsolbench list datasets'")
+    check.add_argument("--root", metavar="PATH", help="folder in which the data set lies")
+    check.add_argument("--splits", metavar="A,B", help="train, val, test (default: all)")
+    check.add_argument("--quick", action="store_true", help="read headers only: nothing is decoded or compared")
+    check.add_argument("--json", metavar="FILE", type=Path, help="also write everything that was found there")
+    check.add_argument("--workers", metavar="N", type=int, help="threads (default: one per processor)")
+
+    draw = verb(
+        "draw",
+        _data_draw,
+        "Write the images that a few-shot protocol draws, to be given back as data.subset=FILE.",
+        "wsolbench data draw badges --shots 5 --seed 0 -o five.json",
+        data_verbs,
+    )
+    draw.add_argument("name", help="see 'wsolbench list datasets'")
+    draw.add_argument("--root", metavar="PATH", help="folder in which the data set lies")
+    draw.add_argument("--shots", required=True, type=int, metavar="K", help="training images per class")
+    draw.add_argument("--val-per-class", type=int, metavar="K", help="also draw so many images per class of val")
+    draw.add_argument("--seed", default=0, type=int, metavar="N", help="default: 0")
+    draw.add_argument("-o", "--out", metavar="FILE", type=Path, help="default: NAME-<K>shot-s<SEED>.json")
 
     add_arguments(
         verb(
@@ -331,19 +365,13 @@ def _evaluate(arguments: argparse.Namespace, rest: list[str]) -> int:
 def _leaderboard(arguments: argparse.Namespace, rest: list[str]) -> int:
     if arguments.format not in FORMATS:
         raise unknown("format", arguments.format, FORMATS)
-    results = Path(arguments.results)
-    if not results.is_dir():
-        raise UsageError(f"'{results}' is no folder of results; 'wsolbench run --methods A,B' makes one")
-    from wsolbench.leaderboard import load_records, render
+    from wsolbench.board import build
+    from wsolbench.formats import show, write
 
-    records = load_records(results)
-    if not records:
-        raise WsolbenchError(f"'{results}' holds no finished run; 'wsolbench run --methods A,B' makes some")
-    _print(render(records, arguments.format))
+    document = build(Path(arguments.results), board_flags.view_of(arguments))
+    _print(show(document, arguments.format))
     if arguments.write is not None:
-        from wsolbench.leaderboard import write_results
-
-        for path in write_results(records, arguments.write, f"wsolbench leaderboard {results}"):
+        for path in write(document, arguments.write, board_flags.command_of(arguments)):
             print(path, file=sys.stderr)
     return 0
 
@@ -372,9 +400,10 @@ def _data(arguments: argparse.Namespace, rest: list[str]) -> int:
 
 
 def _data_show(arguments: argparse.Namespace, rest: list[str]) -> int:
+    from wsolbench.compose import dataset_options
     from wsolbench.data import create_dataset
 
-    dataset = create_dataset(arguments.name, root=arguments.root)
+    dataset = create_dataset(arguments.name, root=arguments.root, **dataset_options(arguments.name, rest))
     if arguments.split not in dataset.splits:
         raise unknown("split", arguments.split, dataset.splits)
     path = arguments.out or Path(f"{arguments.name}-{arguments.split}.png")
@@ -382,6 +411,59 @@ def _data_show(arguments: argparse.Namespace, rest: list[str]) -> int:
     from wsolbench.contact_sheet import write_contact_sheet
 
     print(write_contact_sheet(dataset, arguments.split, path, arguments.count, arguments.seed))
+    return 0
+
+
+def _data_check(arguments: argparse.Namespace, rest: list[str]) -> int:
+    if arguments.workers is not None and arguments.workers < 1:
+        raise UsageError(f"--workers {arguments.workers}: expected at least 1")
+    if arguments.json is not None:
+        check_writable(arguments.json.parent)
+    from rich.console import Console
+
+    from wsolbench.compose import dataset_options
+    from wsolbench.data_check import check_dataset
+    from wsolbench.data_check_report import print_report
+    from wsolbench.progress import Reporter
+    from wsolbench.rundir import write_json
+
+    report = check_dataset(
+        arguments.name,
+        root=arguments.root,
+        options=dataset_options(arguments.name, rest),
+        splits=_names(arguments.splits),
+        quick=arguments.quick,
+        workers=arguments.workers,
+        reporter=Reporter(),
+    )
+    print_report(report, Console())
+    if arguments.json is not None:
+        write_json(arguments.json, report.as_json())
+    return 130 if not report.complete else 1 if report.problems else 0
+
+
+def _data_draw(arguments: argparse.Namespace, rest: list[str]) -> int:
+    for flag, value in (("--shots", arguments.shots), ("--val-per-class", arguments.val_per_class)):
+        if value is not None and value < 1:
+            raise UsageError(f"{flag} {value}: expected at least 1 image per class")
+    from wsolbench.compose import dataset_options
+    from wsolbench.data import create_dataset
+    from wsolbench.rundir import write_json
+    from wsolbench.subsets import draw_subset
+
+    path = arguments.out or Path(f"{arguments.name}-{arguments.shots}shot-s{arguments.seed}.json")
+    check_writable(path.parent)
+    dataset = create_dataset(arguments.name, root=arguments.root, **dataset_options(arguments.name, rest))
+    options = {"shots": arguments.shots, "val_per_class": arguments.val_per_class, "seed": arguments.seed}
+    write_json(path, draw_subset(dataset, **options))
+    print(path)
+    return 0
+
+
+def _data_init(arguments: argparse.Namespace, rest: list[str]) -> int:
+    from wsolbench.data_init import init_folder
+
+    print(*init_folder(arguments.folder), sep="\n")
     return 0
 
 

@@ -21,7 +21,7 @@ from wsolbench.recipes import CONF, Recipes, load_recipes
 
 # Keys that a flag sets too: giving both is an error, so that no run depends on which one wins.
 FLAG_OF = {"seed": "--seeds", "backbone": "--backbone", "device": "--device", "root": "--root", "out": "--out"}
-SECTIONS = ("method", "dataset", "protocol", "train", "evaluate")
+SECTIONS = ("method", "dataset", "protocol", "train", "evaluate", "data")
 
 
 def expand(
@@ -80,6 +80,24 @@ def expand(
             if run not in runs:  # e.g. a baseline without a network, once per backbone asked for
                 runs.append(run)
     return runs
+
+
+def dataset_options(dataset: str, overrides: Sequence[str]) -> dict[str, Any]:
+    """The options of a data set that `dataset.key=value` set, one value each, for verbs that open it without a run.
+
+    >>> dataset_options("badges", ["dataset.clutter=0"])
+    {'clutter': 0}
+    """
+    from wsolbench.registry import DATASETS
+
+    known = leaves(DATASETS.get(dataset).Config, "dataset.")
+    choices = parse_overrides(overrides)
+    for choice in choices.values():
+        if choice.key not in known:
+            raise unknown_key(choice, sorted(known))
+        if len(choice.values) > 1:
+            raise UsageError(f"'{choice.text}' is a sweep: a data set is opened with one value of {choice.key}")
+    return {key.removeprefix("dataset."): choice.values[0] for key, choice in choices.items()}
 
 
 def repeat(path: str, *, device: str | None = None, root: str | None = None, out: str | None = None) -> RunConfig:
@@ -200,29 +218,35 @@ def _announce(choices: Mapping[str, Choice], classes: Mapping[str, type[Any]], s
 
 
 def protocol_presets() -> dict[str, Path]:
-    """Names of the preset protocols and their files; `<k>shot` is derived for any k."""
+    """Names of the preset protocols and their files; `<k>shot` and `<p>percent` are derived for any number."""
     return {path.stem: path for path in sorted((CONF / "protocol").glob("*.yaml"))}
 
 
 def _protocol(name: str) -> DictConfig:
-    """The root config under a protocol: a preset, `<k>shot`, or `<k>shot+preset`."""
+    """The root config under a protocol: a preset, `<k>shot` or `<p>percent` of the training images, or both: `5shot+realistic`."""
     presets = protocol_presets()
-    shots: int | None = None
+    amount: re.Match[str] | None = None
     preset: str | None = None
     for part in name.split("+"):
-        few = re.fullmatch(r"([1-9]\d*)shot", part)
+        few = re.fullmatch(r"([1-9]\d*)(shot|percent)", part)
         if few is None and part not in presets:
-            raise unknown("protocol", part, [*presets, "1shot", "5shot", "<k>shot"])
-        if (few and shots is not None) or (not few and preset is not None):
-            raise UsageError(f"protocol '{name}' names two of a kind: join at most one <k>shot and one preset")
+            raise unknown("protocol", part, [*presets, "1shot", "5shot", "<k>shot", "<p>percent"])
+        if (few and amount is not None) or (not few and preset is not None):
+            raise UsageError(
+                f"protocol '{name}' names two of a kind: join at most one <k>shot or <p>percent and one preset"
+            )
         if few:
-            shots = int(few[1])
+            amount = few
         else:
             preset = part
     config = copy.deepcopy(_hydra_compose(preset or "full"))
-    if shots is not None:
-        config.protocol.shots = shots
-        config.protocol.name = f"{shots}shot" + ("" if preset in (None, "full") else f"+{preset}")
+    if amount is not None:
+        number = int(amount[1])
+        if amount[2] == "shot":
+            config.protocol.shots = number
+        else:
+            config.protocol.fraction = number / 100
+        config.protocol.name = amount[0] + ("" if preset in (None, "full") else f"+{preset}")
     return config
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from enum import Enum
 from pathlib import PurePath
 from typing import Any, cast
@@ -14,11 +14,7 @@ from yaml import YAMLError
 
 from wsolbench.conventions import get_convention
 from wsolbench.errors import UsageError, unknown
-
-CHECKPOINT_SELECTORS = ("last",)
-SPLIT_OF = {"val-boxes": "val", "test-oracle": "test"}  # threshold selector -> the split whose boxes it looks at
-SELECTOR_OF = {split: selector for selector, split in SPLIT_OF.items()}
-THRESHOLD_SELECTORS = tuple(SPLIT_OF)
+from wsolbench.selectors import parse_checkpoint, parse_threshold
 
 
 class Optimizer(Enum):
@@ -35,6 +31,11 @@ class Schedule(Enum):
 class Budget(Enum):
     steps = "steps"
     epochs = "epochs"
+
+
+class OnBadImage(Enum):
+    error = "error"
+    skip = "skip"
 
 
 @dataclass
@@ -62,10 +63,22 @@ class ProtocolConfig:
 
     name: str = "full"
     shots: int | None = None  # training images per class; None: all
+    fraction: float | None = None  # of every class's training images, at least one; None: all
     budget: Budget = Budget.steps  # what a k-shot run shares with the full run: optimizer steps, or epochs
-    checkpoint: str = "last"  # who chooses the checkpoint
-    threshold: str = "val-boxes"  # who chooses the threshold: val-boxes | test-oracle
+    checkpoint: str = "last"  # who chooses the checkpoint (wsolbench.selectors)
+    threshold: str = "val-boxes"  # who chooses the threshold
     val_per_class: int | None = None  # boxed val images per class used for selection; None: all
+    select_every: int = 1  # epochs between the checkpoints among which is chosen; one before training is among them
+    pseudo_boxes: str | None = None  # folder of pseudo-boxes of val, for val-pseudo
+    matrix: bool = False  # also score every checkpoint selector with every threshold selector
+
+
+@dataclass
+class DataConfig:
+    """Which images of the data set are used. What follows from it is part of a run's identity, not how it was said."""
+
+    on_bad_image: OnBadImage = OnBadImage.error  # skip: leave out images that cannot be read; the record names them
+    subset: str | None = None  # file of the images to train on: subset.json of a run, or one id per line
 
 
 @dataclass
@@ -95,12 +108,42 @@ class RunConfig:
     protocol: ProtocolConfig = field(default_factory=ProtocolConfig)
     train: TrainConfig = field(default_factory=TrainConfig)
     evaluate: EvaluateConfig = field(default_factory=EvaluateConfig)
+    data: DataConfig = field(default_factory=DataConfig)
     seed: int = 0
     device: str = "auto"
     root: str | None = None  # where the data set lies
     out: str = "results"  # runs are written below out/runs
     experiment: str | None = None  # the recipe file the values came from
     recipe: str | None = None  # and its variant, e.g. paper; None: what the authors' code does
+
+
+# What the field of a plug-in's Config says about itself, as `field(default=..., metadata=IDLE)`.
+IDLE = {"decides": "nothing"}  # a path, a speed: the same numbers whatever its value
+YOUNG = {"decides": "unless default"}  # added when there were runs already: their hashes hold at the default
+
+
+def deciding(config: Any) -> dict[str, Any]:
+    """The options of a plug-in that decide numbers: without IDLE fields, and without YOUNG ones that have their default.
+
+    >>> @dataclass
+    ... class Config:
+    ...     proxy: bool = False
+    ...     geometry: str = field(default="resize", metadata=YOUNG)
+    ...     cache: str | None = field(default=None, metadata=IDLE)
+    >>> deciding(Config(cache="pixels")), deciding(Config(geometry="centre-crop"))
+    ({'proxy': False}, {'proxy': False, 'geometry': 'centre-crop'})
+    """
+    kept = {}
+    for option in fields(config):
+        value, decides = getattr(config, option.name), option.metadata.get("decides")
+        if decides is None or (decides == YOUNG["decides"] and value != option.default):
+            kept[option.name] = value
+    return kept
+
+
+def deciding_text(config: Any) -> str:
+    """`deciding` as text, in the form of a dataclass's `repr`."""
+    return f"{type(config).__qualname__}({', '.join(f'{name}={value!r}' for name, value in deciding(config).items())})"
 
 
 def to_yaml(config: RunConfig) -> str:
@@ -146,6 +189,7 @@ def checked(config: DictConfig) -> RunConfig:
         ("train.lr", 0),
         ("protocol.shots", 1),
         ("protocol.val_per_class", 1),
+        ("protocol.select_every", 1),
         ("evaluate.batch_size", 1),
         ("evaluate.workers", 0),
         ("evaluate.threads", 1),
@@ -157,9 +201,12 @@ def checked(config: DictConfig) -> RunConfig:
     get_convention(run.evaluate.convention)
     if not 0 < run.evaluate.interval < 1:
         raise UsageError(f"evaluate.interval={run.evaluate.interval} is impossible: it lies between 0 and 1")
-    for key, selectors in (("checkpoint", CHECKPOINT_SELECTORS), ("threshold", THRESHOLD_SELECTORS)):
-        if (asked := getattr(run.protocol, key)) not in selectors:
-            raise unknown(f"protocol.{key}", asked, selectors)
+    if run.protocol.fraction is not None and not 0 < run.protocol.fraction <= 1:
+        raise UsageError(f"protocol.fraction={run.protocol.fraction} is impossible: it lies in (0, 1]")
+    if run.protocol.fraction is not None and run.protocol.shots is not None:
+        raise UsageError("protocol.shots and protocol.fraction contradict each other: give one of them")
+    parse_checkpoint(run.protocol.checkpoint)
+    parse_threshold(run.protocol.threshold)
     return run
 
 

@@ -14,12 +14,12 @@ from typing import TYPE_CHECKING, Any, Self, cast
 import numpy as np
 import numpy.typing as npt
 
-from wsolbench.config import SELECTOR_OF
 from wsolbench.convention_boxes import COMPARE, Bools, Floats, best_iou, boxes_of_map, normalize, truth_boxes
 from wsolbench.conventions import Convention
 from wsolbench.errors import UsageError
 from wsolbench.maps import Array, to_numpy
 from wsolbench.record import Cell
+from wsolbench.selectors import SELECTOR_OF
 from wsolbench.types import Annotation
 
 if TYPE_CHECKING:  # scoring needs no torch

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Iterable
+from pathlib import Path
 
 
 class WsolbenchError(Exception):
@@ -12,6 +13,21 @@ class WsolbenchError(Exception):
 
 class UsageError(WsolbenchError):
     """The request itself is wrong (unknown name, key or device): exit status 2, nothing was started."""
+
+
+class BadImage(WsolbenchError):
+    """An image file that cannot be used: absent, damaged, or not the one that was annotated.
+
+    >>> print(BadImage("birds/a.jpg", "cannot be decoded: image file is truncated"))
+    image 'birds/a.jpg' cannot be decoded: image file is truncated
+    """
+
+    def __init__(self, path: str | Path, why: str) -> None:
+        super().__init__(str(path), why)  # both in `args`, so that a worker process can send it to its parent
+        self.path, self.why = Path(path), why
+
+    def __str__(self) -> str:
+        return f"image '{self.args[0]}' {self.why}"
 
 
 def unknown(kind: str, asked: str, known: Iterable[str], where: str = "") -> UsageError:

@@ -8,9 +8,11 @@ import time
 from collections import deque
 from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
+import numpy.typing as npt
 import torch
 from torch import Tensor
 
@@ -21,11 +23,13 @@ from wsolbench.conventions import Convention
 from wsolbench.data import Split, eval_batches, stable_seed
 from wsolbench.errors import WsolbenchError
 from wsolbench.interrupt import Interrupt
+from wsolbench.levels import Levels, hits_packed
 from wsolbench.method import Method
 from wsolbench.outcomes import Geometry, prepare_scoring, score_annotated
 from wsolbench.parts import Part, Parts
 from wsolbench.progress import Reporter
 from wsolbench.protocol import AnnotationReader
+from wsolbench.pseudo_boxes import PseudoBoxes
 from wsolbench.types import Annotation, Batch, Prediction
 
 QUEUE = 2  # batches that may wait for their scores
@@ -40,6 +44,7 @@ class Scoring:
     convention: Convention | None = None  # its image content must be that of the split
     dataset: str = ""  # it and the backbone decide the convention's thresholds
     backbone: str = "-"
+    pseudo: PseudoBoxes | None = None  # boxes of the split's images that the maps are scored against too
 
 
 @dataclass
@@ -48,6 +53,14 @@ class Evaluated:
 
     parts: Parts
     images_per_second: float | None
+
+    def levels(self) -> Levels:
+        """The outcomes of all images."""
+        return self.parts.levels()
+
+    def pseudo_levels(self) -> Levels:
+        """The outcomes against pseudo-boxes, where the maps were scored against any."""
+        return replace(self.parts.levels(), packed=self.parts.all("pseudo_packed"))
 
 
 def evaluate(
@@ -86,11 +99,16 @@ def evaluate(
             while len(pending) > keep:
                 parts.add(pending.popleft().result())
 
-        for batch in eval_batches(split, batch_size=config.batch_size, workers=config.workers, skip=done):
+        pin = device.type == "cuda"
+        for batch in eval_batches(split, batch_size=config.batch_size, workers=config.workers, skip=done, pin=pin):
             torch.manual_seed(stable_seed("evaluate", seed, name, batch.ids[0]))  # for methods that draw
             prediction, seconds = _localize(method, batch, device)
             clock.add(len(batch.ids), seconds)
-            annotations = reader.read(name, split, batch.ids)
+            has_truth = scoring.frame.has_boxes or scoring.frame.has_masks
+            if has_truth:
+                annotations = reader.read(name, split, batch.ids)
+            else:
+                annotations = [Annotation(id, scoring.frame.resolution_HW) for id in batch.ids]
             pending.append(scorer.submit(_score, batch, prediction, annotations, scoring, config.threads))
             collect(QUEUE)
             advance(len(batch.ids))
@@ -134,13 +152,17 @@ def _score(
     if prediction.logits_BK is not None:
         ranks = label_rank(prediction.logits_BK, batch.labels_B)
         predictions = prediction.logits_BK.argmax(1)
-    levels, arrays = None, {}
+    levels: Levels | None = None
+    arrays: dict[str, npt.NDArray[Any]] = {}
     scores_BHW = None
     if scoring.reference or (convention is not None and convention.box_rule_only):
         scores_BHW = normalize_maps(prediction.maps_Bhw, frame.resolution_HW)
     if scoring.reference and scores_BHW is not None:
         scored = score_annotated(scores_BHW, annotations, frame, batch.labels_B, ranks, predictions, threads)
         levels, arrays["boxes"] = scored.levels, scored.boxes_BL4
+    if scoring.pseudo is not None and scores_BHW is not None:
+        truth = [frame.boxes(scoring.pseudo.annotation(id)) for id in batch.ids]
+        arrays["pseudo_packed"] = hits_packed(scores_BHW, truth, threads)
     if convention is not None:
         found = score_convention(
             convention,

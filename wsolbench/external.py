@@ -29,6 +29,7 @@ from wsolbench.protocol import AnnotationReader
 from wsolbench.record import Cell, RunRecord, read_record, to_json
 from wsolbench.resampling import best_of, mean_of
 from wsolbench.rundir import environment, file_sha256, plain, write_bytes
+from wsolbench.selectors import Selector, Settings, choose_threshold
 
 
 @dataclass(frozen=True)
@@ -100,9 +101,10 @@ def _carry_out(job: ExternalJob, about: dict[str, Any], reporter: Reporter) -> R
         save_levels(folder / "levels.npz", levels)
         threshold = None
         if info.has_boxes:
-            threshold = reader.choose_threshold(_selector(job), levels, DEFAULT_INTERVAL)
-        at = None if threshold is None else threshold.value
-        judged = {name: judge_images(name, each, job.splits[name], frame, at, reader) for name, each in parts.items()}
+            threshold = choose_threshold(reader, Selector(_selector(job)), levels, Settings(DEFAULT_INTERVAL))
+        judged = {
+            name: judge_images(name, each, job.splits[name], frame, threshold, reader) for name, each in parts.items()
+        }
         write_bytes(folder / "images.csv.gz", outcomes_csv(judged))
         errors = judged[request.split].error_counts()
         cells += compute_cells(levels[request.split], threshold, reader, DEFAULT_INTERVAL, request.split)
@@ -212,6 +214,7 @@ def _ledger(job: ExternalJob, reader: AnnotationReader) -> dict[str, Any]:
         "labels": {name: len(split) for name, split in job.splits.items()} if job.request.logits else {},
         "optimizer_steps": None,
         "annotations": reader.uses(),
+        "val_source": job.dataset.info.val_source or None,
         "checkpoint": UNKNOWN,
         "threshold": _selector(job) if job.dataset.info.has_boxes else None,
         "weights": None,

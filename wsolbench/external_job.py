@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from wsolbench.boxes import Contours
-from wsolbench.config import EvaluateConfig, build_dataset_config
+from wsolbench.config import EvaluateConfig, build_dataset_config, deciding
 from wsolbench.conventions import Convention, Geometry, check_convention, get_convention
 from wsolbench.data import Dataset, Split, create_dataset
 from wsolbench.errors import UsageError, WsolbenchError, unknown
@@ -107,7 +107,7 @@ def open_request(request: Request) -> ExternalJob:
             "external": VERSION,
             "method": request.method,
             "backbone": request.backbone,
-            "dataset": plain(build_dataset_config(DATASETS.get(name), name, options)) | {"name": name},
+            "dataset": plain(deciding(build_dataset_config(DATASETS.get(name), name, options))) | {"name": name},
             "data": fingerprint,
             "maps": {split: str(Path(path).resolve()) for split, path in wanted.items()},
             "logits": request.logits and file_sha256(request.logits),

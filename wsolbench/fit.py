@@ -7,7 +7,7 @@ import math
 import os
 import pickle
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -40,10 +40,12 @@ def fit(
     device: torch.device,
     folder: Path,
     reporter: Reporter,
+    at_step: Callable[[int], None] | None = None,
 ) -> None:
     """Train for `plan.steps` optimizer steps, from the state saved in `folder` if there is one.
 
-    Leaves `train.jsonl`, and `state.pt` while unfinished. On Ctrl-C the state after the last whole step is saved.
+    Leaves `train.jsonl`, and `state.pt` while unfinished. On Ctrl-C the state after the last whole step is saved. `at_step` is
+    told how many steps were taken, at the beginning (or where it is taken up) and after every one.
 
     Raises:
         WsolbenchError: the loss is not finite; nothing is learned from that step, and the last good state is kept.
@@ -54,6 +56,8 @@ def fit(
     step = state.load()
     log = _Log(folder / "train.jsonl", plan, state.sums)
     log.cut_back(step)
+    if at_step is not None:
+        at_step(step)
     method.train()
     with (
         reporter.bar("train", plan.steps, done=step, unit="steps") as advance,
@@ -67,6 +71,7 @@ def fit(
             first=step,
             last=plan.steps,
             workers=train.workers,
+            pin=device.type == "cuda",
         ):
             factor = lr_factor(step, plan, train)
             for group in optimizer.param_groups:
@@ -81,6 +86,8 @@ def fit(
             loss.backward()
             optimizer.step()
             step += 1
+            if at_step is not None:
+                at_step(step)
             advance(1, f"loss {log.add(losses, loss, len(batch.ids)):.3f}")
             log.write_if_due(step, optimizer.param_groups[0]["lr"])
             if state.is_due() or interrupt.requested:

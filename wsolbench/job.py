@@ -3,26 +3,35 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field, fields, replace
-from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 
-from wsolbench.config import RunConfig, build_dataset_config, build_method_config
+from wsolbench.bad_images import BadImages
+from wsolbench.config import ProtocolConfig, RunConfig, build_dataset_config, build_method_config, deciding
 from wsolbench.conventions import CONVENTIONS, Convention, get_convention
-from wsolbench.data import Dataset, Split, Subset, create_dataset
+from wsolbench.data import Dataset, Split, create_dataset
 from wsolbench.errors import UsageError
 from wsolbench.method import Method, Training
 from wsolbench.preflight import check_device, check_writable
 from wsolbench.progress import Reporter, Silent
-from wsolbench.protocol import TrainingPlan, check_protocol, draw_per_class, training_plan
+from wsolbench.protocol import TrainingPlan, check_annotated, check_protocol, training_plan
+from wsolbench.pseudo_boxes import PseudoBoxes, read_pseudo_boxes
 from wsolbench.registry import DATASETS, METHODS
 from wsolbench.rundir import RunDirectory, digest, file_sha256, plain, run_path
+from wsolbench.selectors import LAST, Selector, Settings, parse_checkpoint, parse_threshold
+from wsolbench.subsets import Chosen, choose_images, protocol_name
 
 IDLE = ("out", "root", "device", "experiment", "recipe", "checkpoint")  # top-level keys that cannot change a number
-YOUNG = (("evaluate", "convention", "reference"),)  # keys that older runs do not know: their hashes hold at the default
-IDLE_IN = {"train": ("workers",), "evaluate": ("workers", "threads", "save_every")}
+STATED = ("data",)  # top-level keys whose consequences are in the identity: which images, not how they were chosen
+YOUNG = (  # keys that older runs do not know: their hashes hold at the default
+    ("evaluate", "convention", "reference"),
+    ("protocol", "fraction", None),
+    ("protocol", "select_every", 1),
+    ("protocol", "matrix", False),
+)
+IDLE_IN = {"protocol": ("pseudo_boxes",), "train": ("workers",), "evaluate": ("workers", "threads", "save_every")}
 
 
 @dataclass
@@ -32,6 +41,10 @@ class Session:
     reporter: Reporter = field(default_factory=Silent)
     datasets: dict[str, tuple[Dataset, str]] = field(default_factory=dict)  # with their fingerprints
     trained: set[Path] = field(default_factory=set)
+    bad_images: BadImages = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.bad_images = BadImages(self.reporter)
 
     def dataset(self, config: RunConfig) -> tuple[Dataset, str]:
         key = digest([config.dataset, config.root])
@@ -52,15 +65,39 @@ class Job:
     dataset: Dataset
     fingerprint: str
     device: torch.device
-    train_split: Split
-    indices: list[int]  # training images
-    val_split: Split  # only the images that may be looked at
+    chosen: Chosen
     convention: Convention | None  # scored on test in addition to the reference
     convention_split: Split  # test, with the image content that the convention needs
+    checkpoint: Selector
+    threshold: Selector
+    pseudo: PseudoBoxes | None
     plan: TrainingPlan
     weights: dict[str, Any] | None
     identity: dict[str, Any]
     directory: RunDirectory
+
+    @property
+    def train_split(self) -> Split:
+        return self.chosen.train_split
+
+    @property
+    def indices(self) -> list[int]:
+        """Training images."""
+        return self.chosen.indices
+
+    @property
+    def val_split(self) -> Split:
+        """Only the images that may be looked at."""
+        return self.chosen.val_split
+
+    @property
+    def has_snapshots(self) -> bool:
+        """The protocol chooses among checkpoints of the training."""
+        return self.training != "none" and (self.checkpoint.name != LAST or self.config.protocol.matrix)
+
+    def settings(self, selector: Selector) -> Settings:
+        """What a selector's argument means in this run."""
+        return selector.settings(self.config.dataset["name"], self.backbone or "-", self.config.evaluate.interval)
 
     @property
     def training(self) -> Training:
@@ -83,15 +120,15 @@ def open_job(config: RunConfig, session: Session) -> Job:
     dataset_options = _options(build_dataset_config, DATASETS.get(config.dataset["name"]), config.dataset)
     check_writable(Path(config.out))
     dataset, fingerprint = session.dataset(config)
-    protocol, revision = config.protocol, dataset.info.revision
-    draw = partial(draw_per_class, revision=revision, seed=config.seed)
-    train_split, val_split = dataset.split("train"), dataset.split("val")
-    indices = list(range(len(train_split)))
-    if protocol.shots is not None:
-        indices = draw(train_split, protocol.shots, what="training")
-    if protocol.val_per_class is not None:
-        val_split = Subset(val_split, draw(val_split, protocol.val_per_class, what="val"))
-    convention, convention_split = _convention(config, dataset, session)
+    chosen = choose_images(config, dataset, fingerprint, session.bad_images)
+    protocol = replace(config.protocol, name=protocol_name(config, chosen.subset))
+    config = replace(config, protocol=protocol)
+    annotated = {"val": chosen.val_split.annotated, "test": chosen.test_split.annotated}
+    is_trained = method_class.training != "none"
+    check_annotated(protocol, config.dataset["name"], annotated, dataset.info.has_boxes, is_trained=is_trained)
+    pseudo = protocol.pseudo_boxes and read_pseudo_boxes(protocol.pseudo_boxes, chosen.val_split)
+    checkpoint, threshold = _selectors(protocol, pseudo)
+    convention, convention_split = _convention(config, dataset, chosen, session)
     backbone = config.backbone or method_class.default_backbone
     weights = _weights(config, backbone)
     identity = {
@@ -101,6 +138,8 @@ def open_job(config: RunConfig, session: Session) -> Job:
         "weights": weights,
         "checkpoint": config.checkpoint and file_sha256(config.checkpoint),
         "device": device.type,
+        **chosen.identity(),
+        **({"pseudo_boxes": pseudo.sha256} if pseudo else {}),
     }
     hash = digest(identity)
     path = run_path(
@@ -119,27 +158,45 @@ def open_job(config: RunConfig, session: Session) -> Job:
         dataset=dataset,
         fingerprint=fingerprint,
         device=device,
-        train_split=train_split,
-        indices=indices,
-        val_split=val_split,
+        chosen=chosen,
         convention=convention,
         convention_split=convention_split,
-        plan=training_plan(config.train, protocol.budget, len(indices), len(train_split)),
+        checkpoint=checkpoint,
+        threshold=threshold,
+        pseudo=pseudo or None,
+        plan=training_plan(config.train, protocol.budget, len(chosen.indices), len(chosen.train_split)),
         weights=weights,
         identity=identity,
         directory=RunDirectory(path, hash),
     )
 
 
-def _convention(config: RunConfig, dataset: Dataset, session: Session) -> tuple[Convention | None, Split]:
+def _selectors(protocol: ProtocolConfig, pseudo: PseudoBoxes | Literal[""] | None) -> tuple[Selector, Selector]:
+    """The protocol's selectors; one that goes by pseudo-boxes says whose, and refuses those of another source."""
+    chosen = []
+    for selector in (parse_checkpoint(protocol.checkpoint), parse_threshold(protocol.threshold)):
+        if selector.name == "val-pseudo" and pseudo:
+            if selector.argument not in ("", pseudo.source):
+                raise UsageError(
+                    f"protocol '{protocol.name}' chooses by '{selector}', but '{protocol.pseudo_boxes}' holds "
+                    f"pseudo-boxes of '{pseudo.source}'"
+                )
+            selector = Selector(selector.name, pseudo.source)
+        chosen.append(selector)
+    return chosen[0], chosen[1]
+
+
+def _convention(
+    config: RunConfig, dataset: Dataset, chosen: Chosen, session: Session
+) -> tuple[Convention | None, Split]:
     """The convention asked for beside the reference, and test as it must see it."""
-    convention, name, test = get_convention(config.evaluate.convention), config.dataset["name"], dataset.split("test")
+    convention, name = get_convention(config.evaluate.convention), config.dataset["name"]
     if convention.name == "reference":
-        return None, test
+        return None, chosen.test_split
     if not dataset.info.has_boxes:
         raise UsageError(f"convention '{convention.name}' compares boxes, but {name} has masks and no boxes")
     if convention.geometry == dataset.info.geometry:
-        return convention, test
+        return convention, chosen.test_split
     if "geometry" not in {option.name for option in fields(type(dataset).Config)}:
         alone = " or ".join(f"'{other}'" for other in CONVENTIONS if other.startswith(f"{convention.name} ("))
         raise UsageError(
@@ -147,7 +204,7 @@ def _convention(config: RunConfig, dataset: Dataset, session: Session) -> tuple[
             f"one way only: take {alone}, which scores the same maps"
         )
     other, _ = session.dataset(replace(config, dataset=config.dataset | {"geometry": convention.geometry}))
-    return convention, other.split("test")
+    return convention, chosen.without_bad("test", other.split("test"))
 
 
 def resolve_device(name: str) -> torch.device:
@@ -163,9 +220,9 @@ def resolve_device(name: str) -> torch.device:
 
 
 def _options(build: Any, cls: type[Any], chosen: dict[str, Any]) -> dict[str, Any]:
-    """A plug-in's options with defaults filled in: a default that is spelled out is the same run."""
+    """A plug-in's deciding options with defaults filled in: a default that is spelled out is the same run."""
     values = {name: value for name, value in chosen.items() if name != "name"}
-    filled: dict[str, Any] = plain(build(cls, chosen["name"], values))
+    filled: dict[str, Any] = plain(deciding(build(cls, chosen["name"], values)))
     return {"name": chosen["name"], **filled}
 
 
@@ -177,7 +234,7 @@ def _deciding(config: RunConfig) -> dict[str, Any]:
     for owner, key, default in YOUNG:
         if content[owner][key] == default:
             del content[owner][key]
-    return {name: value for name, value in content.items() if name not in IDLE}
+    return {name: value for name, value in content.items() if name not in (*IDLE, *STATED)}
 
 
 def _weights(config: RunConfig, backbone: str | None) -> dict[str, Any] | None:

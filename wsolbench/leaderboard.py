@@ -12,116 +12,32 @@ import statistics
 import sys
 from collections import defaultdict
 from collections.abc import Callable, Hashable, Iterable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from wsolbench.errors import WsolbenchError, unknown
+from wsolbench.errors import WsolbenchError
 from wsolbench.record import Cell, RunRecord, read_record
-from wsolbench.rundir import write_text
+from wsolbench.standings import (
+    ANY_BACKBONE,
+    DESCRIPTIONS,
+    NO_BACKBONE,
+    Column,
+    Group,
+    Row,
+    Stat,
+    columns_of,
+    order_rows,
+)
 
 if TYPE_CHECKING:
     from rich.console import Console
-
-ANY_BACKBONE = "any backbone"
-NO_BACKBONE = "-"  # what a record of a method without a network says
-FORMATS = ("csv", "markdown", "table")
-
-METRICS = (
-    "Top-1 Cls", "Top-5 Cls", "GT-known", "Top-1 Loc", "Top-5 Loc", "MaxBoxAcc",
-    "MaxBoxAccV2@.3", "MaxBoxAccV2@.5", "MaxBoxAccV2@.7", "MaxBoxAccV2", "PxAP",
-)  # fmt: skip
-"""Order of columns; metrics not named here follow, in order of appearance."""
-
-DESCRIPTIONS = ("BoxAcc plateau", "BoxAcc area")
-"""Metrics that describe a curve: a method that is equally wrong at every threshold has the widest plateau, so a high one
-is no merit by itself. They neither order rows nor are marked."""
 
 # Options which cannot move a number (the run's hash leaves them out too), and those which a group or the seeds stand for.
 _IDLE = re.compile(
     r"seed|out|root|experiment|recipe|device|backbone|dataset(\..*)?|method\.name|protocol\.name|train\.workers"
     r"|evaluate\.(workers|threads|save_every)"
 )
-
-
-@dataclass(frozen=True)
-class Column:
-    """One metric as chosen by one selector; `oracle`: test boxes chose its threshold."""
-
-    title: str
-    metric: str
-    oracle: bool
-    convention: str = "reference"  # whose evaluator is emulated
-
-    @classmethod
-    def of(cls, cell: Cell) -> Column:
-        """The column a cell stands in."""
-        return cls(cell.column, cell.metric, cell.oracle, cell.convention)
-
-    @property
-    def foreign(self) -> bool:
-        """Scored as another code base would: stands behind the reference's numbers and never leads a table."""
-        return self.convention != "reference"
-
-
-@dataclass(frozen=True)
-class Stat:
-    """Mean over seeds in the unit of the record (fractions, seconds).
-
-    `std` is the sample standard deviation over seeds (n > 1); `low` and `high` are the 95 % bootstrap interval over
-    images of a single run (n = 1).
-    """
-
-    mean: float
-    n: int
-    std: float | None = None
-    low: float | None = None
-    high: float | None = None
-
-
-@dataclass(frozen=True)
-class Row:
-    """One method in one configuration, over its seeds."""
-
-    method: str
-    variant: str  # what tells it from the other rows of the method, "" where nothing does
-    backbone: str
-    seeds: tuple[int, ...]
-    deterministic: bool  # nothing is trained and no seed moved a number: shown as one run
-    test_selected: bool
-    values: dict[Column, Stat]
-    cost: dict[str, Stat]
-    records: tuple[RunRecord, ...] = field(repr=False)
-    reference: bool = False  # repeated from the group "any backbone"; never carries a mark
-    best: frozenset[Column] = frozenset()
-
-    @property
-    def label(self) -> str:
-        """Method and variant in one text."""
-        return f"{self.method} ({self.variant})" if self.variant else self.method
-
-
-@dataclass(frozen=True)
-class Group:
-    """Rows that may be compared: same data, backbone and protocol."""
-
-    dataset: str
-    data: str  # fingerprint of the data, "" where the records have none
-    backbone: str
-    protocol: str
-    columns: tuple[Column, ...]
-    rows: tuple[Row, ...]
-    notes: tuple[str, ...] = ()
-
-    @property
-    def title(self) -> str:
-        """What the rows have in common."""
-        return f"{self.dataset} | {self.backbone} | {self.protocol}"
-
-    @property
-    def own_rows(self) -> tuple[Row, ...]:
-        """Rows without those repeated from "any backbone"."""
-        return tuple(row for row in self.rows if not row.reference)
 
 
 def _warn(message: str) -> None:
@@ -136,44 +52,60 @@ def load_records(results: Path, on_skip: Callable[[str], None] = _warn) -> list[
     Raises:
         WsolbenchError: the folder does not exist.
     """
+    return list(find_records(results, on_skip).values())
+
+
+def find_records(results: Path, on_skip: Callable[[str], None] = _warn) -> dict[Path, RunRecord]:
+    """Read records as `load_records` does, by the run directory they lie in."""
     results = Path(results)
     if not results.exists():
         raise WsolbenchError(f"there is no results folder '{results}'; `wsolbench run` makes one")
     base = results / "runs" if (results / "runs").is_dir() else results
     paths = [base] if base.is_file() else sorted(base.rglob("record.json"))
-    records = []
+    records = {}
     for path in paths:
         if "_classifiers" in path.relative_to(base).parts:
             continue
         try:
-            records.append(read_record(path))
+            records[path.parent] = read_record(path)
         except WsolbenchError as error:
             on_skip(f"{error}; it is left out")
     return records
 
 
-def summarise(records: Iterable[RunRecord]) -> list[Group]:
-    """Group records into tables: rows per method and configuration, mean and spread over seeds, best marks."""
+def summarise(records: Iterable[RunRecord], *, any_data: bool = False) -> list[Group]:
+    """Group records into tables: rows per method and configuration, mean and spread over seeds, best marks.
+
+    `any_data` puts runs on different data of one name into one table, which then says so: their numbers are not comparable.
+    """
     grouped: dict[tuple[str, str, str, str], list[RunRecord]] = defaultdict(list)
     for record in records:
-        grouped[record.dataset, _data_key(record), record.protocol, record.backbone].append(record)
-    labels = _dataset_labels([group[0] for group in grouped.values()])
+        data = "" if any_data else _data_key(record)
+        grouped[record.dataset, data, record.protocol, record.backbone].append(record)
+    mixed = set(_mixed(grouped.values())) if any_data else set()
+    if any_data:
+        labels = {key[:2]: f"{key[0]}{' (forced: different data)' * (key[0] in mixed)}" for key in grouped}
+    else:
+        labels = _dataset_labels([group[0] for group in grouped.values()])
     references = {key[:3]: _rows(group) for key, group in grouped.items() if key[3] == NO_BACKBONE}
     groups = []
     for key in sorted(grouped, key=_group_order):
         dataset, data, protocol, backbone = key
         rows, notes = _rows(grouped[key])
-        rows = _mark_best(_order(rows))
+        if dataset in mixed:
+            told = dict.fromkeys(f"{record.method}: {data_of(record)}" for record in grouped[key])
+            notes = [f"forced: runs on different data, nothing is comparable ({'; '.join(told)})", *notes]
+        rows = order_rows(rows) if dataset in mixed else _mark_best(order_rows(rows))
         if backbone != NO_BACKBONE:
-            shared = _order(references.get(key[:3], ([], []))[0])
+            shared = order_rows(references.get(key[:3], ([], []))[0])
             rows += [replace(row, reference=True) for row in shared]
         groups.append(
             Group(
                 dataset=labels[dataset, data],
-                data=str(grouped[key][0].provenance.get("data_fingerprint") or ""),
+                data="" if dataset in mixed else str(grouped[key][0].provenance.get("data_fingerprint") or ""),
                 backbone=ANY_BACKBONE if backbone == NO_BACKBONE else backbone,
                 protocol=protocol,
-                columns=_columns(rows),
+                columns=columns_of(rows),
                 rows=tuple(rows),
                 notes=tuple(notes),
             )
@@ -181,8 +113,22 @@ def summarise(records: Iterable[RunRecord]) -> list[Group]:
     return groups
 
 
+def _mixed(groups: Iterable[Sequence[RunRecord]]) -> list[str]:
+    """Names that stand for different data."""
+    keys = {(record.dataset, _data_key(record)) for group in groups for record in group}
+    names = [name for name, _ in keys]
+    return [name for name in names if names.count(name) > 1]
+
+
 def _data_key(record: RunRecord) -> str:
     return str(record.provenance.get("data_fingerprint") or json.dumps(record.config.get("dataset"), sort_keys=True))
+
+
+def data_of(record: RunRecord) -> str:
+    """Revision and fingerprint of a run's data, for a sentence."""
+    found = record.provenance
+    revision, fingerprint = (found.get(name) or "unknown" for name in ("data_revision", "data_fingerprint"))
+    return f"revision {revision}, fingerprint {str(fingerprint)[:12]}"
 
 
 def _group_order(key: tuple[str, str, str, str]) -> tuple[Any, ...]:
@@ -240,7 +186,8 @@ def _identity(record: RunRecord) -> dict[str, Hashable]:
         options = {key: value for key, value in options.items() if not key.startswith("train.")}
     weights = str(record.provenance.get("weights_sha256") or "none")[:8]
     version = str(record.provenance.get("method_version"))
-    return options | {"device": device(record), "weights": weights, "version": version}
+    made = {"device": device(record), "weights": weights, "version": version}
+    return options | made | {"data": str(record.provenance.get("data_fingerprint") or "")[:8]}
 
 
 def _differences(options: Sequence[dict[str, Hashable]], limit: int = 3) -> list[str]:
@@ -311,7 +258,7 @@ def _row(method: str, variant: str, records: Sequence[RunRecord]) -> tuple[Row, 
         deterministic=deterministic,
         test_selected=any(run.test_selected for run in shown),
         values={column: _stat(found) for column, found in cells.items()},
-        cost={name: _spread(values) for name, values in costs.items()},
+        cost={name: spread_of(values) for name, values in costs.items()},
         records=tuple(shown),
     )
     return row, len(records) - len(runs)
@@ -320,88 +267,45 @@ def _row(method: str, variant: str, records: Sequence[RunRecord]) -> tuple[Row, 
 def _stat(cells: Sequence[Cell]) -> Stat:
     if len(cells) == 1:
         return Stat(cells[0].value, 1, low=cells[0].low, high=cells[0].high)
-    return _spread([cell.value for cell in cells])
+    return spread_of([cell.value for cell in cells])
 
 
-def _spread(values: Sequence[float]) -> Stat:
+def spread_of(values: Sequence[float]) -> Stat:
+    """Mean and sample standard deviation."""
     return Stat(statistics.fmean(values), len(values), statistics.stdev(values) if len(values) > 1 else None)
 
 
-def _columns(rows: Sequence[Row]) -> tuple[Column, ...]:
-    found = list(dict.fromkeys(column for row in rows for column in row.values))
-    metrics = [*METRICS, *dict.fromkeys(column.metric for column in found if column.metric not in METRICS)]
-
-    def place(column: Column) -> tuple[Any, ...]:
-        return column.foreign, column.convention, metrics.index(column.metric), column.oracle, column.title
-
-    return tuple(sorted(found, key=place))
-
-
-def leading(columns: Iterable[Column]) -> Column | None:
-    """The column rows are ordered by: the first localisation metric, one without test boxes where there is one."""
-    return min(
-        (column for column in columns if not column.metric.endswith("Cls") and column.metric not in DESCRIPTIONS),
-        key=lambda column: (
-            column.foreign,
-            column.oracle,
-            METRICS.index(column.metric) if column.metric in METRICS else len(METRICS),
-        ),
-        default=None,
-    )
-
-
-def _order(rows: Sequence[Row]) -> list[Row]:
-    column = leading(_columns(rows))
-    worst = Stat(-1.0, 0)
-    return sorted(rows, key=lambda row: (-(row.values.get(column, worst) if column else worst).mean, row.label))
-
-
 def _mark_best(rows: Sequence[Row]) -> list[Row]:
-    """Mark the highest mean of each column; rows selected on test boxes do not compete with rows that were not."""
+    """Mark the two highest means of each column; rows selected on test boxes do not compete with rows that were not."""
     honest = [row for row in rows if not row.test_selected] or list(rows)
-    best: dict[Column, float] = {}
-    for column in _columns(honest):
+    marks: list[dict[Column, float]] = [{}, {}]
+    for column in columns_of(honest):
         means = [row.values[column].mean for row in honest if column in row.values]
         if len(means) > 1 and column.metric not in DESCRIPTIONS:  # the best of one is no finding
-            best[column] = max(means)
-    return [
-        replace(row, best=frozenset(c for c, top in best.items() if c in row.values and row.values[c].mean == top))
-        if any(row is each for each in honest)
-        else row
-        for row in rows
-    ]
+            for places, mean in zip(marks, sorted(set(means), reverse=True), strict=False):
+                places[column] = mean
+
+    def marked(row: Row) -> Row:
+        first, second = (
+            frozenset(c for c, mean in places.items() if c in row.values and row.values[c].mean == mean)
+            for places in marks
+        )
+        return replace(row, best=first, second=second)
+
+    return [marked(row) if any(row is each for each in honest) else row for row in rows]
 
 
 def render(records: Iterable[RunRecord], format: str = "table", console: Console | None = None) -> str | None:
-    """Show records as "table" (printed; returns None), "markdown" or "csv" (returned)."""
-    from wsolbench import tables
+    """Show records as "table" (printed; returns None) or as the text of another of `wsolbench.formats.FORMATS`."""
+    from wsolbench.formats import show
+    from wsolbench.tables import document
 
-    if format not in FORMATS:
-        raise unknown("format", format, FORMATS)
-    groups = summarise(records)
-    if format == "csv":
-        return tables.to_csv(groups)
-    if format == "markdown":
-        return tables.to_markdown(groups)
-    tables.print_groups(groups, console)
-    return None
+    return show(document(summarise(records)), format, console)
 
 
 def write_results(records: Iterable[RunRecord], folder: Path, command: str) -> list[Path]:
     """Write `leaderboard.md` and `leaderboard.csv` into `folder`, atomically, with the `command` that made the runs."""
-    from wsolbench import tables
+    from wsolbench.formats import write
+    from wsolbench.tables import document
 
-    groups = summarise(records)
-    folder = Path(folder)
-    written = []
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        for name, text in (
-            ("leaderboard.md", tables.to_markdown(groups, command)),
-            ("leaderboard.csv", tables.to_csv(groups, command)),
-        ):
-            write_text(folder / name, text)
-            written.append(folder / name)
-    except OSError as error:
-        raise WsolbenchError(f"the leaderboard could not be written to '{folder}': {error.strerror}") from error
-    return written
+    return write(document(summarise(records)), folder, command)

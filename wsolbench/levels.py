@@ -287,8 +287,7 @@ def score_with_boxes(
         qmax_B = q_BHW.max(axis=(1, 2))
     else:
         iou_MBL, boxes_BL4, q_BHW, qmax_B = scan_maps(maps, boxes, "both", threads)
-        correct_MBIL = iou_MBL[:, :, None] >= np.array(IOUS)[:, None]
-        packed = np.packbits(np.moveaxis(correct_MBIL, 0, 1), axis=-1)
+        packed = _packed(iou_MBL)
     pixels = (None, None) if masks is None else pixel_histograms(maps, to_numpy(masks), PIXEL_INTERVAL)
     levels = Levels(
         np.array(list(ids), np.str_),
@@ -301,6 +300,16 @@ def score_with_boxes(
         *pixels,
     )
     return Scored(levels, boxes_BL4)
+
+
+def hits_packed(maps_BHW: Array, boxes: Sequence[Array], threads: int = 1) -> npt.NDArray[np.uint8]:
+    """Score a batch against other boxes: `Levels.packed` alone, uint8 [B, 2, 3, 32]; arguments as in `score_with_boxes`."""
+    return _packed(scan_maps(check_maps(maps_BHW), boxes, "both", threads)[0])
+
+
+def _packed(iou_MBL: Floats) -> npt.NDArray[np.uint8]:
+    correct_MBIL = iou_MBL[:, :, None] >= np.array(IOUS)[:, None]
+    return np.packbits(np.moveaxis(correct_MBIL, 0, 1), axis=-1)
 
 
 def save_levels(path: str | Path, splits: Mapping[str, Levels]) -> None:

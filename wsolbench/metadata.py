@@ -9,7 +9,7 @@ clipped to the last pixel. Whatever does not hold together is refused with the f
 from __future__ import annotations
 
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -24,6 +24,7 @@ PROXY_IDS = "image_ids_proxy.txt"
 LABELS = "class_labels.txt"
 SIZES = "image_sizes.txt"
 LOCALIZATION = "localization.txt"
+MAX_CLASSES = 100_000  # a larger number is a mistake, and would make a table of as many classes
 
 
 @dataclass(frozen=True)
@@ -32,6 +33,28 @@ class MaskFiles:
 
     masks: tuple[str, ...]
     ignore: str
+
+
+@dataclass(frozen=True)
+class Located:
+    """What an annotation file says of its image: boxes [N, 4], and (height, width) where it tells them."""
+
+    boxes_N4: Ints
+    size_HW: tuple[int, int] | None = None
+
+
+@dataclass(frozen=True)
+class AnnotationFiles:
+    """Annotation files, one per image, read when an image's annotation is asked for and not before."""
+
+    paths: list[Path]  # per image
+    read: Callable[[Path, str, int], Located]  # from path, id and label; `WsolbenchError` names the file
+    sizes_bind: bool = (
+        True  # an image of another size than its file says is refused; False: the image's own size counts
+    )
+
+    def __getitem__(self, indices: Sequence[int]) -> AnnotationFiles:
+        return replace(self, paths=[self.paths[index] for index in indices])
 
 
 @dataclass(frozen=True, eq=False)
@@ -44,8 +67,12 @@ class Metadata:
     sizes_HW: Ints | None = None  # [n, 2]; None: no list tells them
     boxes_M4: Ints | None = None  # [M, 4], the boxes of an image in one piece; None: the split has no boxes
     first_box: Ints | None = None  # [n + 1]: the boxes of image i are rows first_box[i] .. first_box[i + 1] - 1
+    located: AnnotationFiles | None = None  # where each image has an annotation file; boxes_M4 is None then
     masks: list[MaskFiles] | None = None  # per image; None: the split has no masks
+    masks_in: Path | None = None  # the folder of mask files; None: that of the images
+    mask_above: int = 0  # grey values of mask files above it are foreground
     clipped: int = 0  # boxes that ended at x1 = width or y1 = height
+    images: Path | None = None  # the folder of this split's images; None: the data set knows
     files: list[str] | None = None  # image files below the folder of images; None: they are the ids
     sources: Mapping[str, Path] = field(default_factory=dict)  # labels, sizes, localization: the files that tell them
 
@@ -60,8 +87,20 @@ class Metadata:
         """The file that tells "labels", "sizes" or "localization"; the folder where none was named."""
         return self.sources.get(what, self.folder)
 
+    @property
+    def has_boxes(self) -> bool:
+        return self.boxes_M4 is not None or self.located is not None
+
+    def locate(self, index: int) -> Located | None:
+        """What an image's own annotation file says; None where there is none such."""
+        if self.located is None:
+            return None
+        return self.located.read(self.located.paths[index], self.ids[index], int(self.labels[index]))
+
     def boxes(self, index: int) -> Ints | None:
-        """The boxes [N, 4] of an image, N >= 1; None where the split has none."""
+        """The boxes [N, 4] of an image, N >= 1, as the lists have them; None where the split has none."""
+        if (located := self.locate(index)) is not None:
+            return located.boxes_N4
         if self.boxes_M4 is None or self.first_box is None:
             return None
         return self.boxes_M4[self.first_box[index] : self.first_box[index + 1]]
@@ -80,6 +119,7 @@ class Metadata:
             sizes_HW=None if self.sizes_HW is None else self.sizes_HW[chosen],
             boxes_M4=boxes_M4,
             first_box=first_box,
+            located=None if self.located is None else self.located[indices],
             masks=None if self.masks is None else [self.masks[index] for index in indices],
             files=None if self.files is None else [self.files[index] for index in indices],
         )
@@ -137,7 +177,9 @@ def _lines(path: Path) -> Lines:
 
 
 def _read_labels(path: Path, index: Index) -> Ints:
-    _, where, values = index.place_integers(_lines(path), 1, "<id>,<class>, a whole number from 0")
+    lines = _lines(path)
+    numbers, where, values = index.place_integers(lines, 1, "<id>,<class>, a whole number from 0")
+    lines.refuse_any(numbers, values[:, 0] >= MAX_CLASSES, f"a class number below {MAX_CLASSES:,}")
     labels = np.empty(len(index.ids), np.int64)
     labels[where] = values[:, 0]
     return labels

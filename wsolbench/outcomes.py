@@ -14,6 +14,9 @@ import numpy as np
 import numpy.typing as npt
 
 from wsolbench.boxes import Array, iou_matrix, resize_boxes, resize_mask
+from wsolbench.convention_boxes import truth_boxes
+from wsolbench.conventions import Geometry as Content
+from wsolbench.conventions import get_convention
 from wsolbench.data import Split
 from wsolbench.errors import WsolbenchError
 from wsolbench.levels import Levels, Scored, score_with_boxes
@@ -21,6 +24,7 @@ from wsolbench.metrics.error_classes import ErrorClass, Errors, classify_errors
 from wsolbench.parts import Parts
 from wsolbench.progress import Reporter
 from wsolbench.protocol import AnnotationReader
+from wsolbench.selectors import Threshold
 from wsolbench.types import Annotation
 
 
@@ -31,18 +35,39 @@ class Geometry:
     resolution_HW: tuple[int, int]
     has_masks: bool
     has_boxes: bool = True
+    content: Content = "resize"  # of the image: all of it, or the middle of a larger one
 
     def boxes(self, annotation: Annotation) -> npt.NDArray[np.int64]:
         """The image's boxes [N, 4] in the evaluation frame."""
         if annotation.boxes_N4 is None or not len(annotation.boxes_N4):
             raise WsolbenchError(f"image '{annotation.id}' has no boxes, so its maps cannot be scored")
-        return resize_boxes(annotation.boxes_N4, annotation.size_HW, self.resolution_HW)
+        if self.content == "resize":
+            return resize_boxes(annotation.boxes_N4, annotation.size_HW, self.resolution_HW)
+        return _crop_boxes(annotation, self.resolution_HW)
 
     def mask(self, annotation: Annotation) -> npt.NDArray[np.uint8]:
         """The image's mask [H, W] in the evaluation frame."""
         if annotation.mask_HW is None:
             raise WsolbenchError(f"image '{annotation.id}' has no mask although its data set promises masks")
-        return resize_mask(annotation.mask_HW, self.resolution_HW)
+        if self.content == "resize":
+            return resize_mask(annotation.mask_HW, self.resolution_HW)
+        return _crop_mask(annotation.mask_HW, self.resolution_HW)
+
+
+def _crop_boxes(annotation: Annotation, resolution_HW: tuple[int, int]) -> npt.NDArray[np.int64]:
+    """SAT's rule: scaled to the larger image, the margin taken off, clipped to the crop, truncated.
+
+    A box that lies outside of the crop is the line of pixels at the edge that is nearest to it. (SAT leaves it inverted: either
+    way its image stays in the count, and no map can be expected to hit it.)
+    """
+    boxes = truth_boxes(get_convention("sat"), annotation, resolution_HW)
+    return np.clip(boxes, 0, np.array(resolution_HW[::-1] * 2) - 1).astype(np.int64)
+
+
+def _crop_mask(mask_HW: npt.NDArray[np.uint8], resolution_HW: tuple[int, int]) -> npt.NDArray[np.uint8]:
+    """Nearest neighbour in the larger image, of which the middle is taken."""
+    (height, width), (y, x) = resolution_HW, get_convention("sat").margins_HW(resolution_HW)
+    return resize_mask(mask_HW, (height + 2 * y, width + 2 * x))[y : y + height, x : x + width]
 
 
 def prepare_scoring(reporter: Reporter) -> None:
@@ -99,7 +124,7 @@ class PerImage:
 
 
 def judge_images(
-    name: str, parts: Parts, split: Split, geometry: Geometry, threshold: float | None, reader: AnnotationReader
+    name: str, parts: Parts, split: Split, geometry: Geometry, threshold: Threshold | None, reader: AnnotationReader
 ) -> PerImage:
     """Compare the box of each image at the threshold with its true boxes.
 
@@ -113,7 +138,7 @@ def judge_images(
             truths.append(geometry.boxes(annotation))
     if threshold is None:
         return PerImage(levels, None, None, None)
-    boxes_n4 = parts.boxes_at(threshold)
+    boxes_n4 = parts.boxes_at(threshold.cuts(levels))
     iou_n = np.array([iou_matrix(box[None], truth).max() for box, truth in zip(boxes_n4, truths, strict=True)])
     correct_n = levels.ranks == 0 if (levels.ranks >= 0).all() else None
     return PerImage(levels, boxes_n4, iou_n, classify_errors(boxes_n4, truths, correct_n))

@@ -13,7 +13,7 @@ from typing import Any
 
 from wsolbench.errors import UsageError
 
-PATH_KEYS = {"root", "out", "checkpoint", "experiment"}
+PATH_KEYS = {"root", "out", "checkpoint", "experiment", "data.subset"}
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,6 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from wsolbench.boxes import level_of
 from wsolbench.levels import Levels, load_levels, save_levels
 
 IN_MEMORY = 8 * 2**20  # bytes of arrays after which a part goes to disk
@@ -94,9 +93,9 @@ class Parts:
             self._levels = [Levels.concat(self._levels)]
         return self._levels[0]
 
-    def boxes_at(self, threshold: float) -> npt.NDArray[np.int64]:
-        """The box of each image's largest contour at a threshold, [n, 4], from the arrays called "boxes"."""
-        levels_n, rows, first = level_of(threshold, self.levels().qmax), [], 0
+    def boxes_at(self, levels_n: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
+        """The box of each image's largest contour at a level of its own map, [n, 4], from the arrays called "boxes"."""
+        rows, first = [], 0
         for (boxes_nL4,) in self.each("boxes"):
             rows.append(boxes_nL4[np.arange(len(boxes_nL4)), levels_n[first : first + len(boxes_nL4)]])
             first += len(boxes_nL4)

@@ -2,21 +2,23 @@
 
 from __future__ import annotations
 
+import math
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
-from wsolbench.config import CHECKPOINT_SELECTORS, SPLIT_OF, THRESHOLD_SELECTORS, Budget, ProtocolConfig, TrainConfig
+from omegaconf import OmegaConf
+
+from wsolbench.config import Budget, ProtocolConfig, TrainConfig
 from wsolbench.data import Split, stable_seed, steps_per_epoch
-from wsolbench.errors import UsageError, unknown
+from wsolbench.errors import UsageError
+from wsolbench.selectors import parse_checkpoint, parse_threshold
 from wsolbench.types import Annotation
 
 if TYPE_CHECKING:
     import numpy as np
     import numpy.typing as npt
-
-    from wsolbench.levels import Levels
 
 
 class HasIds(Protocol):
@@ -28,14 +30,60 @@ class HasIds(Protocol):
 
 def check_protocol(protocol: ProtocolConfig) -> None:
     """Raise `UsageError` for a selector that does not exist or a number of images that makes no sense."""
-    if protocol.checkpoint not in CHECKPOINT_SELECTORS:
-        raise unknown("checkpoint selector", protocol.checkpoint, CHECKPOINT_SELECTORS)
-    if protocol.threshold not in THRESHOLD_SELECTORS:
-        raise unknown("threshold selector", protocol.threshold, THRESHOLD_SELECTORS)
-    for name in ("shots", "val_per_class"):
+    parse_checkpoint(protocol.checkpoint)
+    parse_threshold(protocol.threshold)
+    for name in ("shots", "val_per_class", "select_every"):
         value = getattr(protocol, name)
         if value is not None and value < 1:
-            raise UsageError(f"protocol.{name}={value}: expected at least 1 image per class, or null for all")
+            raise UsageError(f"protocol.{name}={value}: the least is 1")
+
+
+def check_annotated(
+    protocol: ProtocolConfig, dataset: str, annotated: Mapping[str, bool], has_boxes: bool, *, is_trained: bool = True
+) -> None:
+    """Refuse a protocol that chooses by ground truth which is not there, and say which presets remain.
+
+    Args:
+        protocol: of the run.
+        dataset: its name, for the sentence.
+        annotated: per split ("val", "test") whether it has boxes or masks.
+        has_boxes: of the data set; where there are only masks no threshold is chosen.
+        is_trained: where nothing is trained there is one checkpoint, and no choice.
+
+    Raises:
+        UsageError: nothing could be scored or chosen.
+    """
+    from wsolbench.compose import protocol_presets
+
+    if not annotated["test"]:
+        raise UsageError(f"the test images of data set '{dataset}' have no boxes and no masks: no map could be scored")
+    there: dict[str | None, bool] = {None: True, "val-pseudo": has_boxes and protocol.pseudo_boxes is not None}
+    there |= {split: has_boxes and has for split, has in annotated.items()}
+    needs = _needs(protocol.checkpoint, protocol.threshold, has_boxes, is_trained)
+    lacking = next((what for what in needs if not there[what]), None)
+    if lacking is None:
+        return
+    presets = {name: OmegaConf.load(path) for name, path in protocol_presets().items()}
+    remaining = [
+        name
+        for name, preset in presets.items()
+        if all(there[what] for what in _needs(preset.checkpoint, preset.threshold, has_boxes, is_trained))
+    ]
+    if lacking == "val-pseudo":
+        raise UsageError(
+            f"protocol '{protocol.name}' chooses by pseudo-boxes of val: give protocol.pseudo_boxes=FOLDER (made by "
+            f"'wsolbench data pseudo-boxes', or released ones), or take --protocol {' or '.join(remaining)}"
+        )
+    raise UsageError(
+        f"protocol '{protocol.name}' chooses by the boxes of {lacking}, but data set '{dataset}' has none there; give it "
+        f"some, or take --protocol {' or '.join(remaining)} (reference chooses on test boxes, an oracle)"
+    )
+
+
+def _needs(checkpoint: str, threshold: str, has_boxes: bool, is_trained: bool) -> list[str | None]:
+    """The annotation that two selectors look at; without boxes no threshold is chosen."""
+    chosen = [parse_threshold(threshold)] if has_boxes else []
+    return [each.looks_at for each in ([parse_checkpoint(checkpoint)] if is_trained else []) + chosen]
 
 
 # --- training data ---------------------------------------------------------------------------------------------------
@@ -54,19 +102,43 @@ def draw_per_class(split: Split, count: int, *, revision: str, seed: int, what: 
         seed: of the run.
         what: what the images are for, e.g. "training"; draws for different purposes are independent.
     """
-    by_class: dict[int, list[int]] = {}
-    for index, label in enumerate(split.labels.tolist()):
-        by_class.setdefault(label, []).append(index)
+    by_class = _by_class(split)
     smallest = min(by_class, key=lambda label: len(by_class[label]))
     if len(by_class[smallest]) < count:
         raise UsageError(
             f"{count} {what} images per class were asked for, but class {smallest} has only {len(by_class[smallest])}; "
             f"ask for at most {len(by_class[smallest])}"
         )
+    return _first(split, by_class, lambda members: count, revision, seed, what)
+
+
+def draw_fraction(split: Split, fraction: float, *, revision: str, seed: int, what: str) -> list[int]:
+    """Draw a share of every class's images, rounded up; returns indices into the split, in order of id.
+
+    The order of a class is that of `draw_per_class`: smaller shares lie in larger ones, and few shots in both.
+    """
+    return _first(
+        split, _by_class(split), lambda members: math.ceil(round(fraction * len(members), 9)), revision, seed, what
+    )
+
+
+def _by_class(split: Split) -> dict[int, list[int]]:
+    by_class: dict[int, list[int]] = {}
+    for index, label in enumerate(split.labels.tolist()):
+        by_class.setdefault(label, []).append(index)
+    return by_class
+
+
+def _first(
+    split: Split, by_class: dict[int, list[int]], count: Callable[[list[int]], int], revision: str, seed: int, what: str
+) -> list[int]:
+    """The first images of every class in the class's own order."""
     drawn = [
         index
         for label, members in by_class.items()
-        for index in sorted(members, key=lambda i: (stable_seed(what, revision, seed, label, split.ids[i]), i))[:count]
+        for index in sorted(members, key=lambda i: (stable_seed(what, revision, seed, label, split.ids[i]), i))[
+            : count(members)
+        ]
     ]
     return sorted(drawn, key=lambda index: split.ids[index])
 
@@ -103,15 +175,6 @@ def training_plan(train: TrainConfig, budget: Budget, images: int, full_images: 
 # --- annotations -----------------------------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True)
-class Threshold:
-    """The threshold of GT-known and Top-k Loc, and who chose it; `oracle`: test boxes were looked at to choose it."""
-
-    value: float
-    by: str
-    oracle: bool
-
-
 class AnnotationReader:
     """The one road to localisation ground truth: whatever passes is noted with split, kind and purpose.
 
@@ -136,12 +199,6 @@ class AnnotationReader:
         """Note that a choice is made by outcomes on the split called `name`; says whether that makes it an oracle."""
         self._note(name, kind, purpose, levels.ids.tolist())
         return name == "test"
-
-    def choose_threshold(self, selector: str, levels: Mapping[str, Levels], interval: float) -> Threshold:
-        """The threshold with the best box accuracy (IoU .5, largest contour; the first wins a tie) for a selector."""
-        name = SPLIT_OF[selector]
-        oracle = self.choose_on(name, levels[name], "threshold selection")
-        return Threshold(levels[name].select_threshold(0.5, "single", interval), selector, oracle)
 
     def uses(self) -> list[dict[str, Any]]:
         """What was looked at, for the ledger: split, kind, purpose, number of images."""

@@ -10,7 +10,12 @@ from typing import Any
 from wsolbench.errors import WsolbenchError
 
 SCHEMA = 1
-TIMES = ("train_seconds", "train_images_per_second", "eval_images_per_second")  # keys of `RunRecord.cost`
+TIMES = (
+    "train_seconds",
+    "train_images_per_second",
+    "eval_images_per_second",
+    "selection_seconds",
+)  # keys of `RunRecord.cost`
 
 
 @dataclass(frozen=True)
@@ -25,6 +30,7 @@ class Cell:
     threshold_by: str | None = None  # val-boxes | test-oracle | fixed:0.1 | None: the metric has no threshold
     oracle: bool = False  # test boxes chose its threshold; set by the code path that read them
     convention: str = "reference"  # whose evaluator is emulated
+    checkpoint_by: str | None = None  # who chose the checkpoint, in a protocol matrix; None: the row's protocol
 
     @property
     def column(self) -> str:
@@ -62,6 +68,7 @@ class RunRecord:
     errors: dict[str, dict[str, int]] = field(
         default_factory=dict
     )  # test images per error class, of GT-known, of Top-1
+    matrix: list[Cell] = field(default_factory=list)  # every checkpoint selector with every threshold selector
     schema: int = SCHEMA
 
 
@@ -77,6 +84,7 @@ def read_record(path: str | Path) -> RunRecord:
         schema = int(content["schema"])
         if schema <= SCHEMA:
             content["cells"] = [Cell(**cell) for cell in content["cells"]]
+            content["matrix"] = [Cell(**cell) for cell in content.get("matrix", ())]
             return RunRecord(**content)
     except (OSError, ValueError, TypeError, KeyError) as error:
         raise WsolbenchError(

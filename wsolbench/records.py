@@ -10,8 +10,9 @@ import re
 from array import array
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
-from typing import NoReturn
+from typing import NoReturn, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -21,8 +22,20 @@ from wsolbench.ids import EXPECTED, is_safe
 
 NUMBER = "([0-9]{1,9})"
 SIGNED = "(-?[0-9]{1,9})"
+DECIMAL = r"(-?[0-9]{1,9}(?:\.[0-9]{1,9})?)"
 
 Ints = npt.NDArray[np.int64]
+Floats = npt.NDArray[np.float64]
+
+
+class Complaints(Protocol):
+    """Records that can say where the n-th of them stands, whatever kind of file they come from."""
+
+    def refuse(self, number: int, expected: str) -> NoReturn:
+        """Raise `WsolbenchError` about a record: file, place, the record itself and what was expected."""
+
+    def refuse_any(self, numbers: Ints, wrong: npt.ArrayLike, expected: str) -> None:
+        """Refuse the first record that is `wrong` [R]; `numbers` [R] are the records' own."""
 
 
 @dataclass(frozen=True)
@@ -61,6 +74,8 @@ def read_lines(path: Path, expected: str) -> Lines:
 
 def ids_of(lines: Lines) -> list[str]:
     """The file's lines as ids, in order: safe ones, each once, at least one; blank lines do not count."""
+    if (plain := _plain_ids(lines)) is not None:
+        return plain
     first: dict[str, int] = {}
     for number, line in enumerate(lines.text, 1):
         if not line:
@@ -74,16 +89,30 @@ def ids_of(lines: Lines) -> list[str]:
     return list(first)
 
 
-class Index:
-    """Where the records of another file belong among the ids that `path` lists."""
+def _plain_ids(lines: Lines) -> list[str] | None:
+    """The lines of a file with nothing unusual in it, found so at one look: ImageNet's training list has 1.28 million."""
+    ids = lines.text[:-1] if lines.text and not lines.text[-1] else lines.text
+    text = "\n".join(ids)
+    unusual = any(sign in text for sign in ("..", ":", "\\", "\n.", "\n/", "\n\n"))
+    if unusual or text[:1] in ("", ".", "/") or not text.isascii() or not text.replace("\n", "").isprintable():
+        return None
+    return ids if len(set(ids)) == len(ids) else None
 
-    def __init__(self, path: Path, ids: Sequence[str]) -> None:
-        self.path, self.ids = path, ids
-        self.at = {id: index for index, id in enumerate(ids)}
+
+class Index:
+    """Where the records of another file belong among the ids that `path` lists; a record starts with an id."""
+
+    def __init__(self, path: Path, ids: Sequence[str], *, separator: str = ",") -> None:
+        self.path, self.ids, self.separator = path, ids, separator
+
+    @cached_property
+    def at(self) -> dict[str, int]:
+        """The place of each id."""
+        return {id: index for index, id in enumerate(self.ids)}
 
     def place(self, lines: Lines, pattern: str, expected: str) -> Iterator[tuple[int, int, tuple[str, ...]]]:
         """Per record its line number, its image's index and its fields after the id; in the end every image had one."""
-        match = re.compile(rf"([^,]+),{pattern}").fullmatch
+        match = re.compile(f"([^{self.separator}]+){self.separator}{pattern}").fullmatch
         unseen = bytearray(b"\1" * len(self.ids))
         for number, line in enumerate(lines.text, 1):
             if not line:
@@ -107,9 +136,11 @@ class Index:
         self, lines: Lines, columns: int, expected: str, *, number: str = NUMBER, once: bool = True
     ) -> tuple[Ints, Ints, Ints]:
         """Line numbers [R], image indices [R] and values [R, columns] of all records; `once`: one record an image."""
-        flat = array("q")  # not a list of tuples: ImageNet's training list has 1.28 million records
+        if once and (values := self._in_order(lines, columns, number)) is not None:
+            return np.arange(1, len(self.ids) + 1), np.arange(len(self.ids)), values
+        flat = array("q")  # not a list of tuples: lists can be long
         seen: set[int] = set()
-        for line, index, fields in self.place(lines, ",".join([number] * columns), expected):
+        for line, index, fields in self.place(lines, self.separator.join([number] * columns), expected):
             if once and index in seen:
                 lines.refuse(line, "one line per image, but an earlier line names this one too")
             seen.add(index)
@@ -119,14 +150,56 @@ class Index:
         table = np.array(flat, np.int64).reshape(-1, 2 + columns)
         return table[:, 0], table[:, 1], table[:, 2:]
 
+    def _in_order(self, lines: Lines, columns: int, number: str) -> Ints | None:
+        """The values of a file whose records stand in the order of the ids, as nearly all do; None: look closer."""
+        text = lines.text[:-1] if lines.text and not lines.text[-1] else lines.text
+        if len(text) != len(self.ids) or not all(map(str.startswith, text, self.ids)):
+            return None
+        rest = "\n".join([line[len(id) :] for line, id in zip(text, self.ids, strict=True)])
+        record = f"(?:{self.separator}{number.replace('(', '(?:')}){{{columns}}}"
+        if re.fullmatch(f"{record}(?:\n{record})*+", rest) is None:
+            return None
+        return np.array(re.split(f"[{self.separator}\n]+", rest)[1:], np.int64).reshape(-1, columns)
+
+    def place_decimals(self, lines: Lines, columns: int, expected: str) -> tuple[Ints, Ints, Floats]:
+        """As `place_integers`, one record an image, of numbers that may have a decimal point."""
+        numbers, where, values = [], [], []
+        seen: set[int] = set()
+        for line, index, fields in self.place(lines, self.separator.join([DECIMAL] * columns), expected):
+            if index in seen:
+                lines.refuse(line, "one line per image, but an earlier line names this one too")
+            seen.add(index)
+            numbers.append(line)
+            where.append(index)
+            values.append([float(field) for field in fields])
+        return np.array(numbers, np.int64), np.array(where, np.int64), np.array(values, np.float64)
+
+
+def clip_boxes(boxes_N4: Ints, size_HW: tuple[int, int], where: str) -> Ints:
+    """The boxes of one image, ended at its last pixel: x1 <= width - 1, y1 <= height - 1.
+
+    Raises:
+        WsolbenchError: a box starts outside of the image; the sentence starts with `where`.
+
+    >>> clip_boxes(np.array([[2, 3, 50, 9]]), (10, 50), "'boxes.txt': image 'a.jpg'").tolist()
+    [[2, 3, 49, 9]]
+    """
+    height, width = size_HW
+    for x0, y0, x1, y1 in boxes_N4[(boxes_N4[:, 0] >= width) | (boxes_N4[:, 1] >= height)][:1].tolist():
+        raise WsolbenchError(
+            f"{where} has the box {x0},{y0},{x1},{y1} (x0,y0,x1,y1), which lies outside of the image: it is {width} wide "
+            f"and {height} high"
+        )
+    return np.minimum(boxes_N4, [width, height, width - 1, height - 1])
+
 
 def boxes_per_image(
-    lines: Lines, numbers: Ints, where: Ints, boxes_M4: Ints, sizes_HW: Ints | None, images: int
+    lines: Complaints, numbers: Ints, where: Ints, boxes_M4: Ints, sizes_HW: Ints | None, images: int
 ) -> tuple[Ints, Ints, int]:
     """Check the boxes of all images, clip them to the last pixel, and put those of an image in one piece.
 
     Args:
-        lines: the file they come from, for complaints.
+        lines: the file or files they come from, for complaints.
         numbers: the line of each box [M].
         where: the index of each box's image [M]; the lines of an image need not be contiguous.
         boxes_M4: (x0, y0, x1, y1) in original pixels, x1 = x0 + width.

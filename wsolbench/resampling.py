@@ -7,7 +7,7 @@ blocks of images so that memory does not grow with their number.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TypeAlias
 
 import numpy as np
@@ -34,32 +34,47 @@ def mean_of(outcomes_n: npt.NDArray[np.bool_]) -> Statistic:
     return best_of(outcomes_n[:, None])
 
 
-def best_of(*hits_nT: npt.NDArray[np.bool_], read_nT: npt.NDArray[np.bool_] | None = None) -> Statistic:
+def best_of(*hits_nT: npt.NDArray[np.bool_]) -> Statistic:
     """Return the statistic of an oracle cell: the best threshold is chosen anew in every resample.
 
-    Several matrices (one per IoU level) are maximised separately, then averaged, as in MaxBoxAccV2. With `read_nT` the
-    threshold is chosen by the one matrix `hits_nT` and the value read from the other: Top-k Loc chosen by GT-known Loc.
+    Several matrices (one per IoU level) are maximised separately, then averaged, as in MaxBoxAccV2.
 
     >>> best_of(np.array([[True, False], [False, True]]))(np.array([[2, 0], [1, 1]], np.float32)).tolist()
     [1.0, 0.5]
     """
-    if read_nT is not None and len(hits_nT) != 1:
-        raise ValueError(f"expected one matrix to choose by when another is read, got {len(hits_nT)}")
-    # float32 products are exact: all sums are integers below 2 ** 24; equal columns are kept once, the first of them
-    chosen, kept = zip(*(_distinct(hits, read_nT) for hits in hits_nT), strict=True)
-    read = None if read_nT is None else read_nT if len(kept[0]) == read_nT.shape[1] else read_nT[:, kept[0]]
+    chosen = [hits[:, _distinct(hits)] for hits in hits_nT]
 
     def statistic(drawn_Rn: npt.NDArray[np.float32]) -> Floats:
-        counts = [_counted(drawn_Rn, hits) for hits in chosen]
-        if read is not None:
-            at_R = counts[0].argmax(1)
-            best = [np.take_along_axis(_counted(drawn_Rn, read), at_R[:, None], axis=1)[:, 0]]
-        else:
-            best = [count.max(1) for count in counts]
-        values: Floats = np.mean(np.stack(best).astype(np.float64), axis=0) / drawn_Rn.sum(1, dtype=np.float64)
-        return values
+        best = [_counted(drawn_Rn, hits).max(1) for hits in chosen]
+        return _shares(np.mean(np.stack(best).astype(np.float64), axis=0), drawn_Rn)
 
     return statistic
+
+
+def read_at_best(by_nT: Sequence[npt.NDArray[np.bool_]], read_nT: npt.NDArray[np.bool_]) -> Statistic:
+    """Return the statistic of a value read where others are best: Top-k Loc at the threshold best for GT-known Loc.
+
+    The threshold is chosen anew in every resample by the sum over `by_nT`; the first wins a tie.
+
+    >>> by, read = np.array([[True, False], [False, True]]), np.array([[False, False], [True, True]])
+    >>> read_at_best([by], read)(np.array([[2, 0], [1, 1], [0, 2]], np.float32)).tolist()
+    [0.0, 0.5, 1.0]
+    """
+    kept = _distinct(*by_nT, read_nT)
+    chosen, read = [hits[:, kept] for hits in by_nT], read_nT[:, kept]
+
+    def statistic(drawn_Rn: npt.NDArray[np.float32]) -> Floats:
+        at_R = np.sum([_counted(drawn_Rn, hits) for hits in chosen], axis=0).argmax(1)
+        counts_R = np.take_along_axis(_counted(drawn_Rn, read), at_R[:, None], axis=1)[:, 0]
+        return _shares(counts_R.astype(np.float64), drawn_Rn)
+
+    return statistic
+
+
+def _shares(counts_R: Floats, drawn_Rn: npt.NDArray[np.float32]) -> Floats:
+    # float32 products are exact: all sums are integers below 2 ** 24
+    shares: Floats = counts_R / drawn_Rn.sum(1, dtype=np.float64)
+    return shares
 
 
 def _counted(drawn_Rn: npt.NDArray[np.float32], hits_nT: npt.NDArray[np.bool_]) -> npt.NDArray[np.float32]:
@@ -70,14 +85,11 @@ def _counted(drawn_Rn: npt.NDArray[np.float32], hits_nT: npt.NDArray[np.bool_]) 
     return counts
 
 
-def _distinct(
-    hits_nT: npt.NDArray[np.bool_], read_nT: npt.NDArray[np.bool_] | None
-) -> tuple[npt.NDArray[np.bool_], npt.NDArray[np.int64]]:
-    """Return the distinct columns in order, and their indices: 1,000 thresholds cut a map in 255 ways."""
-    changes = np.append(True, np.zeros(hits_nT.shape[1] - 1, np.bool_))
-    for matrix in (hits_nT,) if read_nT is None else (hits_nT, read_nT):
+def _distinct(*matrices_nT: npt.NDArray[np.bool_]) -> npt.NDArray[np.int64]:
+    """Return the indices of the columns in which any matrix differs from the one before: 1,000 thresholds cut a map in 255 ways."""
+    changes = np.append(True, np.zeros(matrices_nT[0].shape[1] - 1, np.bool_))
+    for matrix in matrices_nT:
         for first in range(0, len(matrix), BLOCK):
             block = matrix[first : first + BLOCK]
             changes[1:] |= (block[:, 1:] != block[:, :-1]).any(0)
-    kept = np.flatnonzero(changes)
-    return hits_nT if changes.all() else hits_nT[:, kept], kept
+    return np.flatnonzero(changes)

@@ -26,6 +26,8 @@ from wsolbench.errors import UsageError, WsolbenchError
 from wsolbench.registry import slug
 
 RECORD = "record.json"
+SNAPSHOTS = "snapshots"  # folder of the states among which a checkpoint is chosen
+OUTCOMES = "outcomes"  # and of what methods make of them
 PACKAGES = (
     "wsolbench",
     "torch",
@@ -33,6 +35,7 @@ PACKAGES = (
     "timm",
     "numpy",
     "opencv-python-headless",
+    "pillow",
     "safetensors",
     "torchmetrics",
     "scikit-image",
@@ -40,6 +43,7 @@ PACKAGES = (
 OURS = (  # what a run may leave; `clear` removes nothing else. The mark of being done goes first
     RECORD,
     "classifier.json",
+    "training.json",
     "failed.json",
     "state.pt",
     "last.safetensors",
@@ -96,6 +100,11 @@ def run_path(out: str | Path, dataset: str, method: str, backbone: str, protocol
 def classifier_path(out: str | Path, dataset: str, hash: str) -> Path:
     """Where a classifier lies that several post-hoc methods read."""
     return Path(out, "runs", slug(dataset), "_classifiers", hash[:8])
+
+
+def training_path(out: str | Path, dataset: str, hash: str) -> Path:
+    """Where a training lies that several protocols read."""
+    return Path(out, "runs", slug(dataset), "_trainings", hash[:8])
 
 
 # --- files that are whole or absent ----------------------------------------------------------------------------------
@@ -212,7 +221,10 @@ class RunDirectory:
         """Remove what an earlier run of this configuration left, the mark of being done first."""
         for name in OURS:
             (self.path / name).unlink(missing_ok=True)
-        shutil.rmtree(self.partial, ignore_errors=True)
+        for best in self.path.glob("best-*.safetensors"):
+            best.unlink()
+        for folder in (self.partial, self.path / SNAPSHOTS, self.path / OUTCOMES):
+            shutil.rmtree(folder, ignore_errors=True)
 
     @property
     def partial(self) -> Path:

@@ -1,17 +1,18 @@
-"""How groups of leaderboard rows are written: for the terminal, as markdown, as tidy CSV."""
+"""Groups of leaderboard rows as tables with their captions and legend."""
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterable, Sequence
-from typing import TYPE_CHECKING, Any, NamedTuple
+from functools import partial
+from typing import Any, Literal, TypeAlias
 
-from wsolbench.leaderboard import ANY_BACKBONE, DESCRIPTIONS, Column, Group, Row, Stat, device, leading
+from wsolbench.leaderboard import device
 from wsolbench.record import RunRecord
+from wsolbench.sheets import NOTHING, Document, Field, Head, Line, Mark, Sheet, Signs
+from wsolbench.standings import ANY_BACKBONE, DESCRIPTIONS, Column, Group, Row, Stat, leading
 
-if TYPE_CHECKING:
-    from rich.console import Console
-    from rich.table import Table
+Spread: TypeAlias = Literal["std", "t"]
+SPREADS: tuple[Spread, ...] = ("std", "t")
 
 COSTS = {"train_seconds": "train s", "eval_images_per_second": "images/s", "parameters": "parameters"}
 
@@ -22,18 +23,8 @@ _DISPENSABLE = (
     "MaxBoxAcc", "PxAP", "Top-5 Loc", "train_seconds", "Top-1 Cls", "MaxBoxAccV2",
 )  # fmt: skip
 
-_NARROW_METHOD = 21  # longer names wrap where values stand in two lines
 
-
-class _Head(NamedTuple):
-    name: str  # with the dagger of an oracle
-    detail: str  # "@val", ".3", "mean" or ""
-
-    def __str__(self) -> str:
-        return self.name + self.detail if self.detail.startswith("@") else f"{self.name} {self.detail}".strip()
-
-
-def _head(column: Column) -> _Head:
+def head_of(column: Column) -> Head:
     """Column title in two parts. MaxBoxAcc and V2 choose on test by definition: the dagger says so, no selector."""
     metric, _, level = column.metric.partition("@")
     selector = column.title.removeprefix(column.metric)
@@ -41,17 +32,29 @@ def _head(column: Column) -> _Head:
         selector = ""
     if metric == "MaxBoxAccV2":
         level = level or "mean"
-    return _Head(metric + ("†" if column.oracle else ""), f"{level}{selector}")
+    return Head(metric + ("†" if column.oracle else ""), f"{level}{selector}", column.metric)
 
 
-def _mean_and_spread(stat: Stat) -> tuple[str, str]:
-    """Percent with one decimal, and "± std" over seeds or the "[low, high]" of a single run."""
-    mean = f"{100 * stat.mean:.1f}"
-    if stat.std is not None:
-        return mean, f"± {100 * stat.std:.1f}"
-    if stat.low is not None and stat.high is not None:
-        return mean, f"[{100 * stat.low:.1f}, {100 * stat.high:.1f}]"
-    return mean, ""
+def field_of(stat: Stat | None, marks: Iterable[Mark] = (), spread: Spread = "std") -> Field:
+    """Percent with one decimal, and "± spread" over seeds or the "[low, high]" of a single run."""
+    if stat is None:
+        return NOTHING
+    detail, over_seeds = "", stat.half_width if spread == "t" else stat.std
+    if over_seeds is not None:
+        detail = f"± {100 * over_seeds:.1f}"
+    elif stat.low is not None and stat.high is not None:
+        detail = f"[{100 * stat.low:.1f}, {100 * stat.high:.1f}]"
+    return Field(f"{100 * stat.mean:.1f}", detail, frozenset(marks))
+
+
+def marks_of(row: Row, column: Column) -> list[Mark]:
+    """How the row stands in the column."""
+    places: tuple[tuple[Mark, frozenset[Column]], ...] = (
+        ("best", row.best),
+        ("second", row.second),
+        ("tied", row.tied),
+    )
+    return [mark for mark, columns in places if column in columns]
 
 
 def _cost(row: Row, name: str) -> str:
@@ -63,11 +66,11 @@ def _cost(row: Row, name: str) -> str:
     return f"{stat.mean:,.0f}" if stat.mean >= 10 else f"{stat.mean:.2g}"
 
 
-def _label(row: Row) -> str:
+def label_of(row: Row) -> str:
     return row.label + (" ‡" if row.test_selected else "") + (" (ref)" if row.reference else "")
 
 
-def _seeds(row: Row) -> str:
+def seeds_of(row: Row) -> str:
     return "fixed" if row.deterministic else str(len(row.seeds))
 
 
@@ -110,15 +113,29 @@ def source(group: Group) -> str:
     return "; ".join(filter(None, parts))
 
 
-def legend(groups: Sequence[Group], best: str = "*", dropped: Sequence[str] = ()) -> list[str]:
-    """One sentence for each sign the tables use; signs that do not occur, or only in `dropped`, are not explained."""
+def legend(
+    groups: Sequence[Group],
+    signs: Signs,
+    spread: Spread = "std",
+    order: str | None = None,
+    costs: bool = True,
+    tested: bool = False,
+) -> list[str]:
+    """One sentence for each sign the tables use; signs that do not occur, or only in what is dropped, are not explained.
+
+    `order` names what the rows are ordered by where it is not the leading column; without `costs` only metrics are shown;
+    `tested`: the differences were.
+    """
     rows = [row for group in groups for row in group.rows]
-    columns = [column for group in groups for column in group.columns if column.metric not in dropped]
+    columns = [column for group in groups for column in group.columns if column.metric not in signs.dropped]
     stats = [stat for row in rows for stat in row.values.values()]
-    order = dict.fromkeys(str(_head(column)) for group in groups if (column := leading(group.columns)))
+    orders = dict.fromkeys(
+        [order] if order else [str(head_of(column)) for group in groups if (column := leading(group.columns))]
+    )
     lines = ["Percent; - means no value."]
     if any(stat.std is not None for stat in stats):
-        lines.append("± is the sample standard deviation over seeds.")
+        told = {"std": "the sample standard deviation over seeds", "t": "half of the 95 % t-interval over seeds"}
+        lines.append(f"± is {told[spread]}.")
     if any(stat.low is not None for stat in stats):
         lines.append("[low, high] is the 95 % bootstrap interval over the test images of a single run.")
     if any(column.title.endswith("@val") for column in columns):
@@ -133,7 +150,12 @@ def legend(groups: Sequence[Group], best: str = "*", dropped: Sequence[str] = ()
     if any(row.test_selected for row in rows):
         lines.append("‡ the checkpoint or the hyper-parameters saw test boxes.")
     if any(row.best for row in rows):
-        lines.append(f"{best} highest mean of its column within its table; no test of significance.")
+        proof = "" if tested else "; no test of significance"
+        lines.append(f"{signs.best} highest mean of its column within its table{proof}.")
+    if signs.second and any(row.second for row in rows):
+        lines.append(f"{signs.second} second highest.")
+    if any(row.tied for row in rows):
+        lines.append(f"{signs.tied} not told from the best one at the 5 % level (see the comparisons).")
     if any(row.deterministic for row in rows):
         lines.append("fixed: one run; nothing is trained, so no seed moves the result.")
     if any(row.reference for row in rows):
@@ -143,44 +165,42 @@ def legend(groups: Sequence[Group], best: str = "*", dropped: Sequence[str] = ()
             "BoxAcc plateau: share of all thresholds that are next to the best one and within 1 point of MaxBoxAcc; "
             "BoxAcc area: mean box accuracy over all thresholds; neither is marked."
         )
-    if any("eval_images_per_second" in row.cost for row in rows):
+    if costs and any("eval_images_per_second" in row.cost for row in rows):
         lines.append("images/s: during evaluation.")
-    if order:
-        lines.append(f"Rows are ordered by {' or '.join(order)}.")
+    if orders:
+        lines.append(f"Rows are ordered by {' or '.join(orders)}.")
     return lines
 
 
-def to_markdown(groups: Sequence[Group], command: str | None = None) -> str:
-    """All columns as GitHub markdown, one table per group, captions below."""
-    lines = ["# Leaderboard", ""]
-    if command:
-        lines += ["Made by:", "", "```", command, "```", ""]
-    if not groups:
-        return "\n".join([*lines, "No finished runs."]) + "\n"
-    lines += [" ".join(legend(groups, best="**Bold**:")), ""]
-    for group in groups:
-        costs = _costs(group)
-        heads = ["method", "seeds", *(str(_head(column)) for column in group.columns), *costs.values()]
-        lines += [f"## {group.title.replace(' | ', ' · ')}", ""]
-        lines += ["| " + " | ".join(heads) + " |", "|---|" + "---:|" * (len(heads) - 1)]
-        for row in group.rows:
-            cells = [_label(row).replace("|", "\\|"), _seeds(row)]
-            for column in group.columns:
-                mean, spread = _mean_and_spread(row.values[column]) if column in row.values else ("-", "")
-                cells.append(f"{f'**{mean}**' if column in row.best else mean} {spread}".strip())
-            lines.append("| " + " | ".join([*cells, *(_cost(row, name) for name in costs)]) + " |")
-        lines += ["", f"{source(group)}.", *(f"\n{note}." for note in group.notes), ""]
-    return "\n".join(lines)
+def document(groups: Sequence[Group], spread: Spread = "std", order: str | None = None) -> Document:
+    """The tables of all groups; as tidy rows one per method, configuration, backbone and protocol, without repeats."""
+    return Document(
+        title="Leaderboard",
+        sheets=tuple(_sheet(group, spread) for group in groups),
+        legend=partial(legend, groups, spread=spread, order=order),
+        records=_tidy(groups),
+        dispensable=_DISPENSABLE,
+        early=len(DESCRIPTIONS),
+    )
+
+
+def _sheet(group: Group, spread: Spread) -> Sheet:
+    costs = _costs(group)
+    heads = [Head("method", kind="text"), Head("seeds", kind="text"), *map(head_of, group.columns)]
+    heads += [Head(title, key=name, kind="cost") for name, title in costs.items()]
+    lines = []
+    for row in group.rows:
+        values = [field_of(row.values.get(column), marks_of(row, column), spread) for column in group.columns]
+        fields = Field(label_of(row)), Field(seeds_of(row)), *values, *(Field(_cost(row, name)) for name in costs)
+        lines.append(Line(fields, row.reference))
+    return Sheet(group.title, tuple(heads), tuple(lines), (source(group), *group.notes))
 
 
 def _costs(group: Group) -> dict[str, str]:
     return {name: title for name, title in COSTS.items() if any(_cost(row, name) != "-" for row in group.rows)}
 
 
-def to_csv(groups: Sequence[Group], command: str | None = None) -> str:
-    """One row per method, configuration, backbone and protocol, in full precision (fractions, seconds); no repeats."""
-    import pandas as pd
-
+def _tidy(groups: Sequence[Group]) -> list[dict[str, Any]]:
     columns = list(dict.fromkeys(column for group in groups for column in group.columns))
     costs = list(dict.fromkeys(name for group in groups for row in group.rows for name in row.cost))
     rows = []
@@ -201,7 +221,7 @@ def to_csv(groups: Sequence[Group], command: str | None = None) -> str:
             for column in columns:
                 stat = row.values.get(column)
                 oracle = " (test-oracle)" if column.oracle and "test-oracle" not in column.title else ""
-                for name in ("mean", "std", "n", "low", "high"):
+                for name in ("mean", "std", "n", "low", "high", "half_width"):
                     values[f"{column.title}{oracle} {name}"] = None if stat is None else getattr(stat, name)
             for cost in costs:
                 for name in ("mean", "std"):
@@ -214,84 +234,5 @@ def to_csv(groups: Sequence[Group], command: str | None = None) -> str:
                 "dirty": any(bool(run.provenance.get("dirty")) for run in row.records),
                 "device": device(record),
             }
-            rows.append(values | ({"command": command} if command else {}))
-    # As objects: a missing value must not turn a column of integers into floats.
-    return pd.DataFrame(rows, dtype=object).to_csv(index=False, lineterminator="\n")
-
-
-def print_groups(groups: Sequence[Group], console: Console | None = None) -> None:
-    """Print one table per group, in as many columns as the terminal holds, and say what it does not hold."""
-    from rich.console import Console
-    from rich.measure import Measurement
-    from rich.text import Text
-
-    if console is None:
-        console = Console()
-        if not console.is_terminal and "COLUMNS" not in os.environ:
-            console = Console(width=200)  # a file or a log has no edge to wrap at
-    if not groups:
-        console.print("No finished runs.")
-        return
-    dropped: list[str] = []
-    wide = console.options.update(width=10_000)
-    # values move to a second line before a metric goes, but what only describes a curve goes before that
-    one_line = [(False, 0), (False, len(DESCRIPTIONS))]
-    for two_lines, count in (*one_line, *((True, count) for count in range(len(DESCRIPTIONS), len(_DISPENSABLE) + 1))):
-        dropped = list(_DISPENSABLE[:count])
-        tables = [_table(group, dropped, two_lines) for group in groups]
-        if all(Measurement.get(console, wide, table).maximum <= console.width for table in tables):
-            break
-    missing = {
-        str(title): None
-        for group in groups
-        for key, title in [*((c.metric, _head(c)) for c in group.columns), *_costs(group).items()]
-        if key in dropped
-    }
-    for group, table in zip(groups, tables, strict=True):
-        console.print()
-        console.print(Text(group.title, style="bold"))
-        console.print(table)
-        for line in (f"{source(group)}.", *(f"{note}." for note in group.notes)):
-            console.print(Text(line, style="dim"))
-    console.print()
-    console.print(Text(" ".join(legend(groups, dropped=dropped)), style="dim"))
-    if missing:
-        console.print(
-            Text(f"Not shown for want of width: {', '.join(missing)} (--format markdown or csv has all).", style="dim")
-        )
-
-
-def _table(group: Group, dropped: Sequence[str], two_lines: bool) -> Table:
-    from rich.box import SIMPLE_HEAD
-    from rich.table import Table
-    from rich.text import Text
-
-    columns = [column for column in group.columns if column.metric not in dropped]
-    costs = {name: title for name, title in _costs(group).items() if name not in dropped}
-    table = Table(box=SIMPLE_HEAD, padding=(0, 1, 0, 0), show_edge=False, pad_edge=False, header_style="")
-    table.add_column("method", overflow="fold", max_width=_NARROW_METHOD if two_lines else None)
-    table.add_column("seeds", no_wrap=True)
-    for column in columns:
-        name, detail = _head(column)
-        if name == "MaxBoxAccV2†":  # the widest title would set the width
-            name, detail = "MaxBoxAcc", f"V2† {detail}"
-        table.add_column(Text(f"{name}\n{detail}".rstrip()), no_wrap=True)
-    for title in costs.values():
-        table.add_column(title, justify="right", no_wrap=True)
-    for row in group.rows:
-        cells = []
-        for column in columns:
-            if column not in row.values:
-                cells.append(Text("    -"))
-                continue
-            mean, spread = _mean_and_spread(row.values[column])
-            mark = "*" if column in row.best else " "
-            text = Text(f"{mean:>5}{mark}", style="bold" if column in row.best else "")
-            if spread:
-                text.append("\n" + spread.replace(", ", ",") if two_lines else f" {spread}", style="not bold dim")
-            cells.append(text)
-        style = "dim" if row.reference else ""
-        table.add_row(
-            Text(_label(row), style=style), _seeds(row), *cells, *(_cost(row, name) for name in costs), style=style
-        )
-    return table
+            rows.append(values)
+    return rows

@@ -10,6 +10,8 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:  # keeps `import wsolbench` and `wsolbench list` free of torch
+    from collections.abc import Callable
+
     import numpy as np
     import numpy.typing as npt
     import torch
@@ -39,12 +41,15 @@ class Batch:
 
     def to(self, device: torch.device | str) -> Batch:
         """Return the batch with every tensor on `device`."""
-        return Batch(
-            self.ids,
-            self.images_BCHW.to(device, non_blocking=True),
-            self.labels_B.to(device, non_blocking=True),
-            {name: value.to(device, non_blocking=True) for name, value in self.aux.items()},
-        )
+        return self._with(lambda tensor: tensor.to(device, non_blocking=True))
+
+    def pin_memory(self) -> Batch:
+        """Return the batch in page-locked memory, from which a CUDA device copies while the processor goes on."""
+        return self._with(lambda tensor: tensor.pin_memory())
+
+    def _with(self, change: Callable[[Tensor], Tensor]) -> Batch:
+        aux = {name: change(value) for name, value in self.aux.items()}
+        return Batch(self.ids, change(self.images_BCHW), change(self.labels_B), aux)
 
 
 @dataclass(slots=True)

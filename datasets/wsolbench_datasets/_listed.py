@@ -9,50 +9,80 @@ from __future__ import annotations
 
 import hashlib
 from abc import abstractmethod
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
-from typing import ClassVar
+from typing import ClassVar, cast, get_args
 
 import cv2
 import numpy as np
 import numpy.typing as npt
 import torch
-from PIL import Image
 
 from wsolbench.boxes import resize_mask
+from wsolbench.config import IDLE, YOUNG, deciding_text
+from wsolbench.conventions import Geometry
 from wsolbench.data import Dataset, DatasetInfo, Split
 from wsolbench.errors import WsolbenchError, unknown
 from wsolbench.ids import safe_path
-from wsolbench.metadata import MaskFiles, Metadata
+from wsolbench.metadata import Located, MaskFiles, Metadata
+from wsolbench.records import clip_boxes
 from wsolbench.types import Annotation, Sample
-from wsolbench_datasets._pixels import RESOLUTION, as_rgb, normalised, pixels, read_header, training_pixels
+from wsolbench_datasets._decode import read_header
+from wsolbench_datasets._holdout import HoldOut
+from wsolbench_datasets._images import ListedImages, path_of
+from wsolbench_datasets._pixels import RESOLUTION
 
 REVISION = "1"  # moves when the same files give other samples or annotations
+
+
+PREPROCESSING = (
+    "val and test resized to 224x224, aspect ratio not kept; train resized to 256x256, of which a crop of 224x224 is taken and "
+    "flipped or not; PIL's bilinear filter, stored orientation"
+)
 
 
 @dataclass
 class ListedConfig:
     """Options of every data set of listed images."""
 
+    geometry: str = field(default="resize", metadata=YOUNG)  # what val and test show: resize | centre-crop (SAT, BAS)
+    cache: str | None = field(default=None, metadata=IDLE)  # a folder in which resized pixels are kept; docs/loading.md
+
+
+@dataclass
+class HoldOutConfig(ListedConfig):
+    """Options of a data set without a val split of its own."""
+
+    holdout: float = 5  # images per class that leave train and become val; below 1: a share of each class
+    holdout_seed: int = 0  # which ones
+
 
 class ListedDataset(Dataset):
     """A data set whose splits are read from lists. A concrete one has these class attributes, and the methods below.
 
-    `title`, `citation`, `licence` are those of `DatasetInfo`; `expected` is what a sentence says should lie below --root.
+    They are those of `DatasetInfo`; `complete` is how many images the splits of a complete copy have, before a hold-out.
     """
 
     Config: ClassVar[type] = ListedConfig
+    config: ListedConfig
     title: ClassVar[str]
     citation: ClassVar[str]
     licence: ClassVar[str]
     revision: ClassVar[str] = REVISION
+    url: ClassVar[str] = ""
+    val_source: ClassVar[str] = ""
+    imagenet_overlap: ClassVar[str] = ""
+    complete: ClassVar[dict[str, int]] = {}
     registered_name: ClassVar[str]
 
     images: Path | None  # the folder of images; None: there is none, only annotations can be read
 
     def __init__(self, config: ListedConfig, *, root: str | Path | None = None) -> None:
         super().__init__(config, root=root)
+        if config.geometry not in get_args(Geometry):
+            raise unknown("geometry", config.geometry, get_args(Geometry), f" of data set '{self.registered_name}'")
         self._read: dict[str, Metadata] = {}
         self._info: DatasetInfo | None = None
 
@@ -63,6 +93,26 @@ class ListedDataset(Dataset):
     @abstractmethod
     def list_files(self) -> Sequence[tuple[str, Path]]:
         """The files that decide samples and annotations, each with a name that does not depend on where the root lies."""
+
+    def listed_names(self) -> Iterable[str]:
+        """What takes part in deciding without standing in a file, such as the names in a folder that is itself the list."""
+        return ()
+
+    def hold_out(self) -> HoldOut | None:
+        """What is held out of train to be val; None: val has lists of its own."""
+        config = self.config
+        return HoldOut(config.holdout, config.holdout_seed) if isinstance(config, HoldOutConfig) else None
+
+    def expected_counts(self) -> dict[str, int]:
+        """Images per split of a complete copy, as far as they are known."""
+        held, known = self.hold_out(), dict(self.complete)
+        if held is None or not known:
+            return known
+        del known["train"]  # a share of each class is rounded class by class
+        if held.amount < 1:
+            return {name: count for name, count in known.items() if name != "val"}
+        val = held.of(0) * len(self.class_names())
+        return {"train": self.complete["train"] - val, "val": val} | {"test": known["test"]}
 
     @abstractmethod
     def class_names(self) -> tuple[str, ...]:
@@ -92,10 +142,20 @@ class ListedDataset(Dataset):
                 class_names=self.class_names(),
                 resolution_HW=(RESOLUTION, RESOLUTION),
                 counts={name: self.count(name) for name in self.splits},
-                has_boxes=any(metadata.boxes_M4 is not None for metadata in annotated),
+                has_boxes=any(metadata.has_boxes for metadata in annotated),
                 has_masks=any(metadata.masks is not None for metadata in annotated),
+                geometry=self.geometry,
+                expected_counts=self.expected_counts(),
+                preprocessing=PREPROCESSING,
+                url=self.url,
+                val_source=str(self.hold_out() or self.val_source),
+                imagenet_overlap=self.imagenet_overlap,
             )
         return self._info
+
+    @property
+    def geometry(self) -> Geometry:
+        return cast(Geometry, self.config.geometry)
 
     def split(self, name: str) -> ListedSplit:
         if name not in self.splits:
@@ -106,12 +166,24 @@ class ListedDataset(Dataset):
                 f"'{metadata.source('labels')}' holds class {metadata.labels.max()}, but the other splits have "
                 f"{self.info.num_classes} classes, 0 .. {self.info.num_classes - 1}"
             )
-        return ListedSplit(f"{self.registered_name}/{name}", metadata, self.images, self.images_expected())
+        return self.open_split(f"{self.registered_name}/{name}", metadata)
+
+    def open_split(self, name: str, metadata: Metadata) -> ListedSplit:
+        """The split over the lists of `metadata`; a data set whose images are annotated otherwise hands out its own."""
+        cache = None if self.config.cache is None else Path(self.config.cache).expanduser()
+        images = metadata.images or self.images
+        return ListedSplit(name, metadata, images, self.images_expected(), self.geometry, cache)
 
     def read_split(self, name: str) -> Metadata:
-        """`read_lists`, once."""
+        """`read_lists`, once; what is held out of train is val."""
         if name not in self._read:
-            self._read[name] = self.read_lists(name)
+            held = self.hold_out()
+            if held is not None and name in ("train", "val"):
+                train = self.read_lists("train")
+                kept, drawn = held.draw(train, self.revision)
+                self._read |= {"train": train.subset(kept), "val": train.subset(drawn)}
+            else:
+                self._read[name] = self.read_lists(name)
         return self._read[name]
 
     def is_read(self, name: str) -> bool:
@@ -120,71 +192,98 @@ class ListedDataset(Dataset):
 
     def fingerprint(self) -> str:
         """Hash over options and the files of lists, boxes included: ILSVRC's training list need not be parsed for it."""
-        digest = hashlib.sha256(f"{self.revision}|{self.registered_name}|{self.config!r}".encode())
+        digest = hashlib.sha256(f"{self.revision}|{self.registered_name}|{deciding_text(self.config)}".encode())
         for name, path in self.list_files():
             content = path.read_bytes().replace(b"\r\n", b"\n").strip(b"\n")
             digest.update(f"{name}:{len(content)}\n".encode() + content)
+        digest.update("\n".join(self.listed_names()).encode())
         return digest.hexdigest()
 
 
 class ListedSplit(Split):
     """One role of a `ListedDataset`; images and masks are opened when asked for."""
 
-    def __init__(self, name: str, metadata: Metadata, images: Path | None, expected: str) -> None:
+    def __init__(
+        self,
+        name: str,
+        metadata: Metadata,
+        images: Path | None,
+        expected: str,
+        geometry: Geometry = "resize",
+        cache: Path | None = None,
+    ) -> None:
         self.name, self.metadata, self.images, self.expected = name, metadata, images, expected
+        self.geometry, self.cache = geometry, cache
         self.ids, self.labels = metadata.ids, metadata.labels
-        self._index = {id: index for index, id in enumerate(metadata.ids)}
+        self.annotated = metadata.has_boxes or metadata.masks is not None
+        self._packed: ListedImages | None = None
+
+    @cached_property
+    def _index(self) -> dict[str, int]:
+        return {id: index for index, id in enumerate(self.ids)}
+
+    def for_loading(self) -> ListedImages:
+        """Files, labels and sizes, packed: 1.28 million ids are not copied into every loading process."""
+        if self._packed is None:
+            self._packed = ListedImages(self.name, self.metadata, self.images, self.expected, self.geometry, self.cache)
+        return self._packed
 
     def sample(self, index: int, augment: torch.Generator | None) -> Sample:
-        """The image, ImageNet-normalised: resized to 224x224; augmented: resized to 256x256, a crop of 224, a flip."""
-        id = self.ids[index]
-        image_CHW = training_pixels(self._open(index), augment) if augment is not None else pixels(self._open(index))
-        return Sample(id, normalised(image_CHW), int(self.labels[index]))
+        """The image, ImageNet-normalised: resized to 224x224, or the middle of 256x256; augmented: a crop of 256x256, a flip."""
+        batch = self.for_loading().batch([index], None if augment is None else [augment])
+        return Sample(self.ids[index], batch.images_BCHW[0], int(self.labels[index]))
 
     def picture(self, index: int) -> npt.NDArray[np.uint8]:
         """The image as its file has it, in stored orientation."""
-        return np.array(self._open(index))
+        return self.for_loading().picture(index)
 
     def annotation(self, id: str) -> Annotation:
-        """Boxes in original pixels; or the mask, in the frame of the mask files (see `_mask`)."""
+        """Boxes in original pixels, and the mask; where there is none but the mask, in the frame of its files (see `_mask`)."""
         if id not in self._index:
             raise unknown(f"image of {self.name}", id, self.ids[:3])
         index = self._index[id]
-        if self.metadata.masks is not None:
-            mask_HW = self._mask(self.metadata.masks[index])
+        lists = self.metadata
+        located = lists.locate(index)
+        boxes_N4 = lists.boxes(index) if located is None else located.boxes_N4
+        mask_HW = None if lists.masks is None else self._mask(lists.masks[index])
+        if boxes_N4 is None and mask_HW is not None:
             return Annotation(id, (mask_HW.shape[0], mask_HW.shape[1]), mask_HW=mask_HW)
-        return Annotation(id, self._size(index), self.metadata.boxes(index))
+        size_HW = self._size(index, located)
+        if boxes_N4 is not None and lists.sizes_HW is None:  # lists that tell sizes were clipped by them
+            path = lists.source("localization") if lists.located is None else lists.located.paths[index]
+            boxes_N4 = clip_boxes(boxes_N4, size_HW, f"'{path}': image '{id}'")
+        if mask_HW is not None and mask_HW.shape != size_HW:
+            raise WsolbenchError(
+                f"the mask of image '{id}' is {mask_HW.shape[1]}x{mask_HW.shape[0]} (width x height), but the image is "
+                f"{size_HW[1]}x{size_HW[0]}"
+            )
+        return Annotation(id, size_HW, boxes_N4, mask_HW)
 
-    def _size(self, index: int) -> tuple[int, int]:
-        if self.metadata.sizes_HW is not None:
-            height, width = self.metadata.sizes_HW[index].tolist()
+    def _size(self, index: int, located: Located | None) -> tuple[int, int]:
+        """What the lists say, else the image's own; without the image, what its annotation file says."""
+        lists = self.metadata
+        if lists.sizes_HW is not None:
+            height, width = lists.sizes_HW[index].tolist()
             return height, width
-        width, height = read_header(self.image_path(index)).size
-        return height, width
-
-    def _open(self, index: int) -> Image.Image:
+        told = None if located is None else located.size_HW
+        if told is not None and (self.images is None or not self.image_path(index).is_file()):
+            return told
         path = self.image_path(index)
-        image = read_header(path)
-        if self.metadata.sizes_HW is not None:
-            height, width = self.metadata.sizes_HW[index].tolist()
-            if image.size != (width, height):
-                raise WsolbenchError(
-                    f"image '{path}' is {image.size[0]}x{image.size[1]} (width x height), but "
-                    f"'{self.metadata.source('sizes')}' says {width}x{height}: it is not the image that was annotated"
-                )
-        return as_rgb(image, path)
+        with read_header(path) as image:
+            width, height = image.size
+        if told is not None and told != (height, width) and lists.located is not None and lists.located.sizes_bind:
+            raise WsolbenchError(
+                f"image '{path}' is {width}x{height} (width x height), but '{lists.located.paths[index]}' says "
+                f"{told[1]}x{told[0]}: it is not the image that was annotated"
+            )
+        return height, width
 
     def image_path(self, index: int) -> Path:
         """Where the image at `index` lies; `WsolbenchError` if there is no folder of images."""
         return self._path(self.metadata.file(index), "image")
 
     def _path(self, file: str, what: str) -> Path:
-        if self.images is None:
-            raise WsolbenchError(
-                f"{what} '{file}' of {self.name} is needed, but there is no folder of images below --root; expected "
-                f"{self.expected} there"
-            )
-        return safe_path(self.images, file)
+        return path_of(file, what, self.images, self.name, self.expected)
 
     def _mask(self, files: MaskFiles) -> npt.NDArray[np.uint8]:
         """Union of the instances, 1; the ignore file outside of them, 255.
@@ -199,14 +298,15 @@ class ListedSplit(Split):
             ignore = [resize_mask(mask, (RESOLUTION, RESOLUTION)) for mask in ignore]
         mask_HW = np.zeros(masks[0].shape, np.uint8)
         for region in ignore:
-            mask_HW[region > 0] = 255
+            mask_HW[region > self.metadata.mask_above] = 255
         for region in masks:  # last: foreground wins over ignored
-            mask_HW[region > 0] = 1
+            mask_HW[region > self.metadata.mask_above] = 1
         return mask_HW
 
     def _read_mask(self, id: str) -> npt.NDArray[np.uint8]:
         """Read as the reference reads it: grayscale through OpenCV, so that 0/1 and 0/255 files, palettes and RGB count alike."""
-        path = self._path(id, "mask")
+        folder = self.metadata.masks_in
+        path = self._path(id, "mask") if folder is None else safe_path(folder, id)
         mask_HW = cv2.imread(str(path), cv2.IMREAD_GRAYSCALE) if path.is_file() else None
         if mask_HW is None:
             state = "cannot be decoded" if path.is_file() else "does not exist"

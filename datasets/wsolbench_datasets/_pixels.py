@@ -1,57 +1,94 @@
-"""From an image file to the pixels a network sees: the reference evaluator's geometry.
+"""What of an image a network sees: the geometries of the released evaluators.
 
-Source: Choe et al., CVPR 2020, and clovaai/wsolevaluation (commit 96f4b88): PIL's bilinear filter; val and test are resized
+Sources: Choe et al., CVPR 2020, and clovaai/wsolevaluation (commit 96f4b88): PIL's bilinear filter; val and test are resized
 to 224x224, aspect ratio not kept; training images to 256x256, of which a random crop of 224x224 is taken and flipped or not.
+wpy1999/SAT (commit 702290d) and wpy1999/BAS (54c395e) train on the same crops, and test on the middle 224x224 of 256x256.
 """
-# C channels, H W image
+# B images, C channels, H W image
 
 from __future__ import annotations
 
-from pathlib import Path
+import functools
+from dataclasses import dataclass
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from PIL import Image
 from torch import Tensor
 
-from wsolbench.errors import WsolbenchError
+from wsolbench.conventions import Geometry
+from wsolbench.onepass.compiled import compiled
+from wsolbench_datasets._resize import Pixels, is_pillows, resize
 
 RESOLUTION = 224  # side of the frame in which maps and ground truth are compared
-RESIZED = 256  # side to which a training image is resized before a crop of RESOLUTION is drawn
+RESIZED = 256  # side to which an image is resized before a crop of RESOLUTION is taken
 MEAN = torch.tensor([0.485, 0.456, 0.406])[:, None, None]
 STD = torch.tensor([0.229, 0.224, 0.225])[:, None, None]
 
 
-def read_header(path: Path) -> Image.Image:
-    """The image, not yet decoded; its `size` is (width, height) in stored orientation."""
-    try:
-        return Image.open(path)
-    except OSError as error:
-        raise WsolbenchError(f"image '{path}' cannot be read: {error.strerror or 'no known image format'}") from error
+@dataclass(frozen=True)
+class View:
+    """Rows and columns of the whole image resized to a square; a negative step mirrors."""
+
+    side: int
+    part: tuple[slice, slice] = (slice(None), slice(None))
 
 
-def as_rgb(image: Image.Image, path: Path) -> Image.Image:
-    """The image decoded, as RGB in its stored orientation: EXIF rotation is not applied, as boxes do not know of it."""
-    try:
-        return image.convert("RGB")
-    except OSError as error:
-        raise WsolbenchError(f"image '{path}' cannot be decoded: {error}") from error
+def evaluation_view(geometry: Geometry) -> View:
+    """What val and test images show.
+
+    >>> evaluation_view("centre-crop")
+    View(side=256, part=(slice(16, 240, None), slice(16, 240, None)))
+    """
+    if geometry == "resize":
+        return View(RESOLUTION)
+    margin = (RESIZED - RESOLUTION) // 2
+    middle = slice(margin, margin + RESOLUTION)
+    return View(RESIZED, (middle, middle))
 
 
-def pixels(image: Image.Image, side: int = RESOLUTION) -> Tensor:
-    """uint8 [3, side, side]: the whole image, its aspect ratio not kept."""
-    pixels_HW3 = np.array(image.resize((side, side), Image.Resampling.BILINEAR))
-    return torch.from_numpy(pixels_HW3).permute(2, 0, 1)
-
-
-def training_pixels(image: Image.Image, augment: torch.Generator) -> Tensor:
-    """uint8 [3, 224, 224]: a crop of the image resized to 256x256, flipped or not, drawn from `augment` alone."""
-    image_CHW = pixels(image, RESIZED)
+def training_view(augment: torch.Generator) -> View:
+    """A crop of the image resized to 256x256, flipped or not, drawn from `augment` alone."""
     y, x = torch.randint(0, RESIZED - RESOLUTION + 1, (2,), generator=augment).tolist()
-    image_CHW = image_CHW[:, y : y + RESOLUTION, x : x + RESOLUTION]
-    return image_CHW.flip(-1) if torch.rand((), generator=augment) < 0.5 else image_CHW
+    columns = slice(x, x + RESOLUTION)
+    if torch.rand((), generator=augment) < 0.5:
+        columns = slice(x + RESOLUTION - 1, x - 1 if x else None, -1)
+    return View(RESIZED, (slice(y, y + RESOLUTION), columns))
 
 
-def normalised(image_CHW: Tensor) -> Tensor:
-    """uint8 pixels as float32 with ImageNet's mean and deviation taken out."""
-    return ((image_CHW.float() / 255 - MEAN) / STD).contiguous()
+def view_pixels(image_HW3: Pixels, view: View) -> Pixels:
+    """uint8 [h, w, 3]: the view of an image, as PIL's bilinear filter shows it."""
+    if is_pillows():
+        return resize(image_HW3, (view.side, view.side), view.part)
+    whole = Image.fromarray(image_HW3).resize((view.side, view.side), Image.Resampling.BILINEAR)
+    return np.asarray(whole)[view.part]
+
+
+def normalise(pixels_BHW3: Pixels, out_BCHW: Tensor | None = None) -> Tensor:
+    """uint8 pixels as float32 [B, 3, H, W] with ImageNet's mean and deviation taken out.
+
+    >>> normalise(np.zeros((1, 2, 2, 3), np.uint8))[0, :, 0, 0]
+    tensor([-2.1179, -2.0357, -1.8044])
+    """
+    count, height, width, channels = pixels_BHW3.shape
+    out_BCHW = torch.empty(count, channels, height, width) if out_BCHW is None else out_BCHW
+    _look_up(pixels_BHW3, _values(), out_BCHW.numpy())
+    return out_BCHW
+
+
+@functools.cache
+def _values() -> npt.NDArray[np.float32]:
+    """float32 [3, 256]: what each value of each channel becomes, in torch's arithmetic."""
+    values: npt.NDArray[np.float32] = ((torch.arange(256).float() / 255 - MEAN[:, 0]) / STD[:, 0]).numpy()
+    return values
+
+
+@compiled
+def _look_up(pixels_BHW3: Pixels, values: npt.NDArray[np.float32], out_BCHW: npt.NDArray[np.float32]) -> None:
+    for image in range(pixels_BHW3.shape[0]):
+        for y in range(pixels_BHW3.shape[1]):
+            for channel in range(3):
+                row = out_BCHW[image, channel, y]
+                for x in range(len(row)):
+                    row[x] = values[channel, pixels_BHW3[image, y, x, channel]]

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import multiprocessing
+import shutil
+from collections.abc import Callable
 from dataclasses import fields
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from folder_trees import write_folder
+from native_trees import write_aircraft, write_cars, write_cub, write_dogs, write_ilsvrc
 from reference_trees import write_tree
 
 from wsolbench import create_dataset, list_datasets
@@ -18,27 +22,54 @@ from wsolbench.registry import DATASETS
 SMALL = {"train": 24, "val": 12, "test": 12}  # where images are generated, these many
 
 
-ON_DISK = {"cub": "CUB", "ilsvrc": "ILSVRC", "openimages": "OpenImages"}  # read from miniature trees
+def from_archive(name: str, root: Path) -> None:
+    """The archive made of a tree in the reference layout; CUBV2 comes with metadata only."""
+    tree = write_tree(root.parent / "reference", name)
+    if name == "ILSVRC":
+        write_ilsvrc(tree, root)
+        return
+    write_cub(tree, root)
+    shutil.copytree(tree.metadata / "val", root / "metadata" / name / "val")
+    shutil.copytree(tree.images, root / "dataset" / name)
+
+
+# What is read from disk: how a miniature of each layout is written, and options that fit its size.
+LAYOUTS: dict[str, tuple[Callable[[Path], object], dict[str, object]]] = {
+    "cub": (lambda root: write_tree(root, "CUB"), {}),
+    "cub/archive": (lambda root: from_archive("CUB", root), {}),
+    "ilsvrc": (lambda root: write_tree(root, "ILSVRC"), {}),
+    "ilsvrc/archive": (lambda root: from_archive("ILSVRC", root), {}),
+    "openimages": (lambda root: write_tree(root, "OpenImages"), {}),
+    "stanford_dogs": (lambda root: write_dogs(root, 24), {"holdout": 4}),
+    "stanford_cars": (lambda root: write_cars(root, True, 24), {"holdout": 4}),
+    "stanford_cars/devkit": (lambda root: write_cars(root, False, 24), {"holdout": 4}),
+    "fgvc_aircraft": (lambda root: write_aircraft(root, 24), {"holdout": 4}),
+}
 
 
 def build(name: str, folder: Path) -> Dataset:
     """The data set with small splits where it lets one choose their size; what is read from disk lies in `folder`."""
+    if name in LAYOUTS:
+        write, options = LAYOUTS[name]
+        if not (folder / "tree").is_dir():
+            write(folder / "tree")
+        return create_dataset(name.partition("/")[0], root=folder / "tree", **options)
     dials = {field.name for field in fields(DATASETS.get(name).Config)}
-    root = folder / "tree"
-    if name in ON_DISK and not root.is_dir():
-        write_tree(root, ON_DISK[name])
-    options = {key: count for key, count in SMALL.items() if key in dials}
-    return create_dataset(name, root=root if name in ON_DISK else None, **options)
+    if name == "folder":
+        if not (folder / "tree").is_dir():
+            write_folder(folder / "tree").write_csv()
+        return create_dataset(name, root=folder / "tree")
+    return create_dataset(name, **{key: count for key, count in SMALL.items() if key in dials})
 
 
-@pytest.fixture(scope="module", params=list_datasets())
+@pytest.fixture(scope="module", params=sorted({*list_datasets(), *LAYOUTS}))
 def name(request: pytest.FixtureRequest) -> str:
     return request.param
 
 
 @pytest.fixture(scope="module")
 def folder(name: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tmp_path_factory.mktemp(name)
+    return tmp_path_factory.mktemp(name.replace("/", "-"))
 
 
 @pytest.fixture(scope="module")
@@ -190,8 +221,7 @@ def test_splits_share_no_image(dataset):
         images |= new
 
 
-def test_fingerprint_is_stable_and_sees_the_options(dataset, folder):
-    name = type(dataset).registered_name
+def test_fingerprint_is_stable_and_sees_the_options(dataset, folder, name):
     assert build(name, folder).fingerprint() == dataset.fingerprint()
     dials = {field.name for field in fields(type(dataset).Config)}
     if "train" in dials:

@@ -45,7 +45,7 @@ def image_id(name: str, split: str, label: int, number: int) -> str:
     return {
         "train": f"train/{WNIDS[label]}/{WNIDS[label]}_{number}.JPEG",
         "val": f"val2/{label}/{number}.jpeg",
-        "test": f"val/ILSVRC2012_val_{label * 100 + number + 1:08d}.JPEG",
+        "test": f"val/ILSVRC2012_val_{number * CLASSES + label + 1:08d}.JPEG",  # numbered without gaps, as the devkit does
     }[split]
 
 
@@ -61,11 +61,11 @@ def write_tree(root: Path, name: str, per_class: int = 4, *, images: bool = True
             tree.labels[id] = index % CLASSES
             tree.sizes[id] = (int(rng.integers(40, 90)), int(rng.integers(40, 90)))
             if images:
-                _write_image(tree.images / id, tree.sizes[id], index, rng)
+                write_image(tree.images / id, tree.sizes[id], index, rng)
             if name == "OpenImages" and split != "train":
                 _write_masks(tree, id, index, rng)
             elif (name, split) not in (("ILSVRC", "train"), ("OpenImages", "train")):
-                tree.boxes[id] = _boxes(tree.sizes[id], 1 + (index % 3 if name == "ILSVRC" else 0), rng)
+                tree.boxes[id] = random_boxes(tree.sizes[id], 1 + (index % 3 if name == "ILSVRC" else 0), rng)
         _write_metadata(tree, split)
     return tree
 
@@ -93,7 +93,7 @@ def _write_metadata(tree: Tree, split: str) -> None:
         path.write_text("\n".join(lines))  # the last line lacks its end, as in some of the real files
 
 
-def _boxes(size: tuple[int, int], count: int, rng: np.random.Generator) -> list[list[int]]:
+def random_boxes(size: tuple[int, int], count: int, rng: np.random.Generator) -> list[list[int]]:
     width, height = size
     boxes = []
     for _ in range(count):
@@ -103,7 +103,7 @@ def _boxes(size: tuple[int, int], count: int, rng: np.random.Generator) -> list[
     return boxes
 
 
-def _write_image(path: Path, size: tuple[int, int], index: int, rng: np.random.Generator) -> None:
+def write_image(path: Path, size: tuple[int, int], index: int, rng: np.random.Generator) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     image = Image.fromarray(rng.integers(0, 256, (size[1], size[0], 3), dtype=np.uint8))
     mode, format = [
@@ -121,7 +121,7 @@ def _write_masks(tree: Tree, id: str, index: int, rng: np.random.Generator) -> N
     for number in range(1 + index % 3):
         grow = 7 * number if index % 3 == 2 else 0
         mask = np.zeros((height + grow, width + grow), np.uint8)
-        for x0, y0, x1, y1 in _boxes((width, height), 1, rng):
+        for x0, y0, x1, y1 in random_boxes((width, height), 1, rng):
             mask[y0 : y1 + 1, x0 : x1 + 1] = (1, 255)[index % 2]
         path = stem.with_name(f"{stem.name}_m{Path(id).parent.name}_{number:08x}.png")
         Image.fromarray(mask).save(path)

@@ -1,0 +1,136 @@
+"""Protocol matrices of finished runs as tables: a row per method and checkpoint's selector, a column per threshold's selector."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+from wsolbench.record import Cell, RunRecord
+from wsolbench.selectors import LAST, parse_checkpoint, parse_threshold
+from wsolbench.sheets import Document, Field, Head, Line, Sheet, Signs
+from wsolbench.standings import Stat
+from wsolbench.tables import Spread, field_of
+
+METRICS = ("GT-known", "Top-1 Loc")
+_CHECKPOINTS = (LAST, "class-accuracy", "val-pseudo", "val-boxes", "test-oracle")  # least supervision first
+_THRESHOLDS = ("otsu", "val-pseudo", "val-boxes", "test-oracle")
+Key = tuple[str, str, str]  # checkpoint's selector, threshold's, metric
+
+
+def matrix_document(
+    records: Iterable[RunRecord], metrics: Sequence[str] = ("GT-known",), spread: Spread = "std"
+) -> Document:
+    """The matrices of all runs that have one, over seeds; runs without are left out."""
+    groups: dict[tuple[str, str, str, str], dict[str, list[RunRecord]]] = {}
+    for record in records:
+        if record.matrix:
+            fingerprint = str(record.provenance.get("data_fingerprint"))
+            group = record.dataset, record.backbone, record.protocol, fingerprint
+            groups.setdefault(group, {}).setdefault(record.method, []).append(record)
+    wanted = [metric for metric in METRICS if metric in metrics] or ["GT-known"]
+    return Document(
+        title="Protocols",
+        sheets=tuple(_sheet(" | ".join(group[:3]), methods, wanted, spread) for group, methods in groups.items()),
+        legend=lambda signs: _legend(signs, groups.values(), spread),
+        records=[row for group, methods in groups.items() for row in _tidy(group, methods)],
+        empty="No finished run has a protocol matrix: 'wsolbench run --methods A,B --protocol matrix' makes some.",
+    )
+
+
+def _sheet(title: str, methods: dict[str, list[RunRecord]], metrics: Sequence[str], spread: Spread) -> Sheet:
+    tables = {method: _stats(records) for method, records in methods.items()}
+    every = {key for table in tables.values() for key in table}
+    checkpoints = sorted({key[0] for key in every}, key=lambda text: _CHECKPOINTS.index(parse_checkpoint(text).name))
+    thresholds = sorted({key[1] for key in every}, key=lambda text: _THRESHOLDS.index(parse_threshold(text).name))
+    columns = [(metric, threshold) for metric in metrics for threshold in thresholds]
+    heads = (
+        Head("method", kind="text"),
+        Head("seeds", kind="text"),
+        Head("checkpoint by", kind="text"),
+        *(Head(metric, f"@{_short(threshold)}{_dagger(threshold)}") for metric, threshold in columns),
+    )
+    lines = []
+    for method, table in tables.items():
+        for checkpoint in checkpoints:
+            fields = [field_of(table.get((checkpoint, at, metric)), (), spread) for metric, at in columns]
+            if any(field.text != "-" for field in fields):
+                seeds = str(len({record.seed for record in methods[method]}))
+                lines.append(
+                    Line((Field(method), Field(seeds), Field(_short(checkpoint) + _dagger(checkpoint)), *fields))
+                )
+    return Sheet(title, heads, tuple(lines), (_source(methods),))
+
+
+def _stats(records: Sequence[RunRecord]) -> dict[Key, Stat]:
+    cells: dict[Key, list[Cell]] = {}
+    for record in records:
+        for cell in record.matrix:
+            cells.setdefault((str(cell.checkpoint_by), str(cell.threshold_by), cell.metric), []).append(cell)
+    return {key: _stat(found) for key, found in cells.items()}
+
+
+def _stat(cells: Sequence[Cell]) -> Stat:
+    values = [cell.value for cell in cells]
+    if len(values) == 1:
+        return Stat(values[0], 1, None, cells[0].low, cells[0].high)
+    return Stat(statistics.fmean(values), len(values), statistics.stdev(values))
+
+
+def _short(selector: str) -> str:
+    return "val" if selector == "val-boxes" else selector
+
+
+def _dagger(selector: str) -> str:
+    return "†" if selector.startswith("test-oracle") else ""
+
+
+def _source(methods: dict[str, list[RunRecord]]) -> str:
+    records = [record for runs in methods.values() for record in runs]
+
+    def named(values: Iterable[object]) -> str:
+        return ", ".join(dict.fromkeys(str(value) for value in values))
+
+    return (
+        f"data revision {named(each.provenance.get('data_revision') for each in records)}; "
+        f"{named(each.ledger.get('test_images') for each in records)} test images; "
+        f"commit {named(str(each.provenance.get('commit'))[:10] for each in records)}; "
+        f"seeds {named(sorted({each.seed for each in records}))}; "
+        f"device {named(each.provenance.get('device') for each in records)}"
+    )
+
+
+def _legend(signs: Signs, groups: Iterable[dict[str, list[RunRecord]]], spread: Spread) -> list[str]:
+    runs = [records for group in groups for records in group.values()]
+    lines = [
+        "Percent, on test. Rows: who chose the checkpoint; columns: who chose the threshold (docs/protocols.md).",
+        "All rows of a method come from one training.",
+    ]
+    if any(len(records) > 1 for records in runs):
+        told = {"std": "sample standard deviation over seeds", "t": "half of the 95 % t-interval over seeds"}
+        lines.append(f"± is the {told[spread]}.")
+    if any(len(records) == 1 for records in runs):
+        lines.append("[low, high] is the 95 % bootstrap interval over the test images of a single run.")
+    lines.append("val: boxes of val. † test boxes were looked at to choose: never to be compared with the others.")
+    return lines
+
+
+def _tidy(group: tuple[str, ...], methods: dict[str, list[RunRecord]]) -> list[dict[str, Any]]:
+    names = dict(zip(("dataset", "backbone", "protocol"), group, strict=False))
+    return [
+        {
+            **names,
+            "method": method,
+            "checkpoint_by": key[0],
+            "threshold_by": key[1],
+            "metric": key[2],
+            "oracle": "test-oracle" in f"{key[0]} {key[1]}",
+            "n": stat.n,
+            "mean": stat.mean,
+            "std": stat.std,
+            "low": stat.low,
+            "high": stat.high,
+        }
+        for method, records in methods.items()
+        for key, stat in _stats(records).items()
+    ]

@@ -1,0 +1,165 @@
+"""The trained weights of a run: its own network, or a classifier that several methods share; and the states on the way there.
+
+A protocol that chooses among checkpoints trains in a folder of its own (`runs/<data set>/_trainings/<hash8>`, classifiers in
+`_classifiers`) that all such protocols share: one training serves every protocol. Snapshots are the states among which is
+chosen: before the first step, after every `protocol.select_every` epochs, and the last.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from wsolbench.checkpoint import read_tensors, write_tensors
+from wsolbench.config import RunConfig, to_yaml
+from wsolbench.data import DatasetInfo, stable_seed
+from wsolbench.fit import fit, save_weights, training_cost
+from wsolbench.job import Job, Session
+from wsolbench.method import Method, create_method
+from wsolbench.rundir import SNAPSHOTS, RunDirectory, classifier_path, digest, plain, training_path
+
+
+@dataclass(frozen=True)
+class Trained:
+    """What the training cost, whenever it took place; `home` is the folder of a shared one."""
+
+    cost: dict[str, float | None]
+    module: nn.Module | None = None  # that was trained: the method, or its classifier
+    home: Path | None = None
+    commits: tuple[str, ...] = ()  # that had a hand in the shared training
+
+    @property
+    def snapshots(self) -> dict[int, Path]:
+        """The states among which a checkpoint is chosen, by optimizer steps taken, ascending."""
+        assert self.home is not None
+        return {int(path.stem): path for path in sorted((self.home / SNAPSHOTS).glob("*.safetensors"))}
+
+
+def create(config: RunConfig, info: DatasetInfo, backbone: str | None) -> Method:
+    """The method with weights that follow from the seed (and the pretrained ones)."""
+    torch.manual_seed(stable_seed("init", config.seed))
+    return create_method(
+        config.method["name"],
+        num_classes=info.num_classes,
+        backbone=backbone,
+        pretrained=config.pretrained,
+        checkpoint=config.checkpoint,
+        class_names=info.class_names,
+        **{name: value for name, value in config.method.items() if name != "name"},
+    )
+
+
+def train(job: Job, method: Method, session: Session, about: dict[str, Any], rerun: bool) -> Trained:
+    """Give the method its trained weights, those of the last step."""
+    if job.training == "none":
+        return Trained({"train_seconds": 0.0, "train_images_per_second": None})
+    if job.training == "own" and not job.has_snapshots:
+        _weights_of(job, method, method, job.directory, session)
+        return Trained(training_cost(job.directory.path), method)
+    module: nn.Module = method
+    if job.training == "classifier":
+        assert isinstance(method.classifier, nn.Module)
+        module = method.classifier
+    with shared_home(job, method, module, session, about, rerun) as home:
+        _weights_of(job, method, module, home, session)
+        if not home.is_done():
+            identity = training_identity(job, method, module)
+            home.finish(json.dumps({"hash": home.hash, **plain(identity)}, indent=2) + "\n")
+        session.trained.add(home.path)
+    return Trained(training_cost(home.path), module, home.path, home.commits())
+
+
+@contextmanager
+def shared_home(
+    job: Job, method: Method, module: nn.Module, session: Session, about: dict[str, Any], rerun: bool
+) -> Iterator[RunDirectory]:
+    """The folder of a training that several runs share, locked: whoever comes second reads what the first has trained."""
+    hash = digest(training_identity(job, method, module))
+    place, done = (
+        (classifier_path, "classifier.json") if job.training == "classifier" else (training_path, "training.json")
+    )
+    home = RunDirectory(place(job.config.out, job.config.dataset["name"], hash), hash, done)
+    with home.locked(wait=True):
+        fresh = rerun and home.path not in session.trained
+        if fresh or not home.is_done():
+            home.begin(to_yaml(job.config), about, fresh=fresh)
+        yield home
+
+
+def training_identity(job: Job, method: Method, module: nn.Module) -> dict[str, Any]:
+    """What decides a shared training: all that decides the run but what happens after training.
+
+    Of a classifier the method is no part, but the starting weights and the optimizer's groups are: two methods share one
+    only if they would have trained the same one.
+    """
+    config = job.identity["config"]
+    names = {id(parameter): name for name, parameter in module.named_parameters()}
+    groups = [
+        {name: value for name, value in group.items() if name != "params"}
+        | {"params": sorted(names[id(parameter)] for parameter in group["params"])}
+        for group in method.param_groups(job.config.train)
+    ]
+    own = {"method": config["method"], "method_version": job.identity["method_version"]}
+    every = {"snapshots": job.config.protocol.select_every}
+    return {
+        **{name: job.identity[name] for name in ("data", "weights", "checkpoint", "device")},
+        **{name: config[name] for name in ("dataset", "backbone", "pretrained", "train", "seed")},
+        "protocol": {
+            name: config["protocol"][name] for name in ("shots", "budget", "fraction") if name in config["protocol"]
+        },
+        "start": _state_sha256(module),
+        "groups": groups,
+        **job.chosen.training_identity(),
+        **(own if job.training == "own" else {}),
+        **(every if job.has_snapshots else {}),
+    }
+
+
+def _weights_of(job: Job, method: Method, module: nn.Module, home: RunDirectory, session: Session) -> None:
+    """Leave the trained weights of `module` in `home` unless they are there, and load them from there."""
+    weights = home / "last.safetensors"
+    if not weights.is_file():
+        fit(
+            method,
+            job.train_split,
+            job.indices,
+            job.plan,
+            job.config.train,
+            seed=job.config.seed,
+            device=job.device,
+            folder=home.path,
+            reporter=session.reporter,
+            at_step=_keeper(job, module, home) if job.has_snapshots else None,
+        )
+        save_weights(module, home.path)
+    module.load_state_dict(read_tensors(weights))
+
+
+def _keeper(job: Job, module: nn.Module, home: RunDirectory) -> Callable[[int], None]:
+    """Writes the module's state at the steps among which a checkpoint is chosen."""
+    folder = home.path / SNAPSHOTS
+    folder.mkdir(exist_ok=True)
+    every = job.config.protocol.select_every * job.plan.steps_per_epoch
+    return partial(_keep, module, folder, every, job.plan.steps)
+
+
+def _keep(module: nn.Module, folder: Path, every: int, last: int, step: int) -> None:
+    if step % every == 0 or step == last:
+        write_tensors(folder / f"{step:08d}.safetensors", module.state_dict())
+
+
+def _state_sha256(module: nn.Module) -> str:
+    state = hashlib.sha256()
+    for name, value in module.state_dict().items():
+        state.update(f"{name}{tuple(value.shape)}{value.dtype}".encode())
+        state.update(value.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy().tobytes())
+    return state.hexdigest()
