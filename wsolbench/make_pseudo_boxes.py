@@ -1,4 +1,4 @@
-"""Making pseudo-boxes for a split: proposals of a source, one of them chosen by pointing. Ground truth is not read.
+"""Making pseudo-boxes for a split: proposals of a source, one of them chosen by pointing. No annotation is asked for.
 
 The work goes on where an interrupted one left off: one line per image in `partial.jsonl` until all are done.
 """
@@ -26,7 +26,7 @@ from wsolbench.pointing import Choice, Pointing
 from wsolbench.progress import Reporter, Silent
 from wsolbench.proposals import Boxes, Image
 from wsolbench.pseudo_boxes import SOURCE, write_pseudo_boxes
-from wsolbench.rundir import digest, write_text
+from wsolbench.rundir import digest, environment, write_text
 from wsolbench.types import Sample
 
 PARTIAL = "partial.jsonl"
@@ -101,6 +101,7 @@ def make_pseudo_boxes(
     }
     key = digest(identity)
     if _is_done(folder, key):
+        (folder / PARTIAL).unlink(missing_ok=True)  # a crash may have left it
         return False
     folder.mkdir(parents=True, exist_ok=True)
     made = _resume(folder / PARTIAL, key, pictures.ids)
@@ -127,7 +128,7 @@ def make_pseudo_boxes(
         pictures,
         [each.size_HW for each in made],
         [each.choice.box for each in made],
-        {**identity, "statistics": statistics, "key": key},
+        {**identity, "statistics": statistics, "made_with": environment(pointing.device), "key": key},
     )
     (folder / PARTIAL).unlink()
     return True

@@ -38,6 +38,7 @@ PACKAGES = (
     "pillow",
     "safetensors",
     "torchmetrics",
+    "scikit-image",
 )
 OURS = (  # what a run may leave; `clear` removes nothing else. The mark of being done goes first
     RECORD,
