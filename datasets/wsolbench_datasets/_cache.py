@@ -16,6 +16,7 @@ import zlib
 from pathlib import Path
 
 import numpy as np
+import PIL
 
 from wsolbench.errors import BadImage, UsageError
 from wsolbench_datasets._resize import Pixels
@@ -35,7 +36,9 @@ class PixelCache:
 
     def __init__(self, folder: Path, split: str, images: Path, count: int, side: int) -> None:
         self.side, self.count = side, count
-        key = hashlib.sha256(f"{VERSION}|{split}|{images.resolve()}|{count}|{side}".encode()).hexdigest()[:12]
+        # pixels are those of the Pillow at hand, whose releases do not all compute alike
+        about = f"{VERSION}|Pillow {PIL.__version__}|{split}|{images.resolve()}|{count}|{side}"
+        key = hashlib.sha256(about.encode("utf-8", "surrogateescape")).hexdigest()[:12]
         self.path = folder / f"{split.replace('/', '-')}-{side}-{key}.pixels"
         self._descriptor: int | None = None
         self._may_write = True

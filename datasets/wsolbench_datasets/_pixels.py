@@ -19,7 +19,7 @@ from torch import Tensor
 
 from wsolbench.conventions import Geometry
 from wsolbench.onepass.compiled import compiled
-from wsolbench_datasets._resize import Pixels, is_pillows, resize
+from wsolbench_datasets._resize import Pixels, pillows_order, resize
 
 RESOLUTION = 224  # side of the frame in which maps and ground truth are compared
 RESIZED = 256  # side to which an image is resized before a crop of RESOLUTION is taken
@@ -59,8 +59,9 @@ def training_view(augment: torch.Generator) -> View:
 
 def view_pixels(image_HW3: Pixels, view: View) -> Pixels:
     """uint8 [h, w, 3]: the view of an image, as PIL's bilinear filter shows it."""
-    if is_pillows():
-        return resize(image_HW3, (view.side, view.side), view.part)
+    order = pillows_order()
+    if order is not None:
+        return resize(image_HW3, (view.side, view.side), view.part, order=order)
     whole = Image.fromarray(image_HW3).resize((view.side, view.side), Image.Resampling.BILINEAR)
     return np.asarray(whole)[view.part]
 

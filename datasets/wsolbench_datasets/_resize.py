@@ -2,7 +2,7 @@
 
 Source: the filter of Pillow (src/libImaging/Resample.c: `precompute_coeffs`, `normalize_coeffs_8bpc`): a triangle as wide as
 the scale, so that every source pixel counts when an image shrinks; weights of 22 bits; two passes, the first one rounded to
-8 bits. Which one is first depends on the release of Pillow (see `rows_first`), and moves values by 1. What differs is the order of memory: both passes add whole lines of pixels, which the compiler turns into vector
+8 bits. Which one is first depends on the release of Pillow (`ORDERS`), and moves values by 1. What differs is the order of memory: both passes add whole lines of pixels, which the compiler turns into vector
 instructions. torchvision's own resize of uint8 has weights of 16 bits and differs by 1 in some 0.2 % of the values.
 """
 # H W source, h w result, K weights of a line
@@ -10,11 +10,11 @@ instructions. torchvision's own resize of uint8 has weights of 16 bits and diffe
 from __future__ import annotations
 
 import functools
+from collections.abc import Callable
 
 import cv2
 import numpy as np
 import numpy.typing as npt
-import PIL
 from PIL import Image
 
 from wsolbench.onepass.compiled import compiled
@@ -52,7 +52,11 @@ def taps(source: int, result: int) -> tuple[Ints, Ints]:
 
 
 def resize(
-    pixels_HW3: Pixels, size_HW: tuple[int, int], part: tuple[slice, slice] = (slice(None), slice(None))
+    pixels_HW3: Pixels,
+    size_HW: tuple[int, int],
+    part: tuple[slice, slice] = (slice(None), slice(None)),
+    *,
+    order: Order,
 ) -> Pixels:
     """Return rows and columns `part` of the image resized to `size_HW`: uint8 [h, w, 3].
 
@@ -62,29 +66,51 @@ def resize(
         pixels_HW3: uint8, contiguous.
         size_HW: of the whole result.
         part: which of its rows and columns are wanted; others are not computed.
+        order: see `pillows_order`.
     """
     height, width, _ = pixels_HW3.shape
     rows, columns = (
         (first[which], np.ascontiguousarray(weights[which]))
         for (first, weights), which in zip((taps(height, size_HW[0]), taps(width, size_HW[1])), part, strict=True)
     )
-    if rows_first((height, width), size_HW):
+    if order(height, width, *size_HW):
         return _transposed(_lines(_transposed(_lines(pixels_HW3, *rows)), *columns))
     top, bottom = int(rows[0].min()), int(rows[0].max()) + rows[1].shape[1]  # other rows are not used
     resized = _transposed(_lines(_transposed(pixels_HW3[top:bottom]), *columns))
     return _lines(resized, rows[0] - np.int32(top), rows[1])
 
 
-def rows_first(size_HW: tuple[int, int], new_HW: tuple[int, int]) -> bool:
-    """Say whether the Pillow at hand resizes rows before columns.
+Order = Callable[[int, int, int, int], bool]
 
-    Before release 13 it did so for images a hundred times as high as wide; since then where the height shrinks by more than
-    twice as many pixels as the width, as for many photographs of 500x333.
+# Which images' rows come before columns (height, width, new height, new width), from the oldest release of Pillow on.
+ORDERS: tuple[Order, ...] = (
+    lambda height, width, new_height, new_width: False,
+    # 12.x, after 12.0
+    lambda height, width, new_height, new_width: height > 100 * width and new_height < height,
+    # 13: where the height shrinks by more than twice as many pixels as the width, as for many photographs of 333x500
+    lambda height, width, new_height, new_width: height - new_height > max(0, 2 * (width - new_width)),
+)
+
+
+@functools.cache
+def pillows_order() -> Order | None:
+    """The order in which the Pillow at hand resizes, tried once per process on a few noisy images.
+
+    None: another release computes otherwise, or another processor rounds otherwise; then Pillow itself is to be used.
     """
-    (height, width), (new_height, new_width) = size_HW, new_HW
-    if int(PIL.__version__.partition(".")[0]) < 13:
-        return height > 100 * width and new_height < height
-    return height - new_height > max(0, 2 * (width - new_width))
+    random, samples = np.random.RandomState(0), []
+    for height, width, side in ((61, 83, 32), (75, 50, 33), (50, 75, 33), (300, 41, 64), (300, 2, 64), (20, 20, 37)):
+        noise = random.randint(0, 256, (height, width, 3), np.uint8)
+        wanted = np.asarray(Image.fromarray(noise).resize((side, side), Image.Resampling.BILINEAR))
+        samples.append((noise, (side, side), wanted))
+    return next(
+        (
+            order
+            for order in ORDERS
+            if all(np.array_equal(resize(noise, size, order=order), wanted) for noise, size, wanted in samples)
+        ),
+        None,
+    )
 
 
 def _transposed(pixels_HW3: Pixels) -> Pixels:
@@ -113,18 +139,3 @@ def _weighted_lines(lines: Pixels, first: Ints, weights: Ints, result: Pixels) -
         target = result[line]
         for at in range(len(total)):
             target[at] = total[at] >> BITS
-
-
-@functools.cache
-def is_pillows() -> bool:
-    """Say whether `resize` gives the same pixels as the Pillow at hand, tried once per process on a few noisy images.
-
-    Another release may compute otherwise, and another processor may round otherwise; then Pillow itself is used.
-    """
-    random = np.random.RandomState(0)
-    for height, width, size in ((61, 83, 32), (75, 50, 33), (50, 75, 33), (300, 41, 64), (300, 2, 64), (20, 20, 37)):
-        noise = random.randint(0, 256, (height, width, 3), np.uint8)
-        wanted = np.asarray(Image.fromarray(noise).resize((size, size), Image.Resampling.BILINEAR))
-        if not np.array_equal(resize(noise, (size, size)), wanted):
-            return False
-    return True

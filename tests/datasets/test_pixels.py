@@ -13,9 +13,10 @@ import torch
 from PIL import Image
 
 from wsolbench.errors import BadImage
+from wsolbench_datasets import _resize
 from wsolbench_datasets._decode import as_rgb, decode, opencv_agrees, read_header
 from wsolbench_datasets._pixels import MEAN, STD, View, evaluation_view, normalise, training_view, view_pixels
-from wsolbench_datasets._resize import is_pillows, resize
+from wsolbench_datasets._resize import ORDERS, pillows_order, resize
 
 PATH = Path("a.jpg")
 
@@ -43,7 +44,7 @@ def smooth(height: int, width: int) -> Image.Image:
 
 def test_the_quick_ways_are_taken_here():
     """Else everything below would compare PIL with itself."""
-    assert is_pillows()
+    assert pillows_order() is not None
     assert opencv_agrees()
 
 
@@ -65,7 +66,11 @@ def test_resized_pixels_are_pillows():
     for index, (height, width) in enumerate(sizes):
         image = noise(height, width, index)
         for side in (224, 256, int(rng.integers(1, 99))):
-            assert np.array_equal(resize(image, (side, side)), by_pillow(image, side)), (height, width, side)
+            assert np.array_equal(resize(image, (side, side), order=pillows_order()), by_pillow(image, side)), (
+                height,
+                width,
+                side,
+            )
 
 
 @pytest.mark.parametrize("size_HW", [(375, 500), (500, 333), (90, 70), (256, 256)])
@@ -78,27 +83,37 @@ def test_a_part_is_the_part_of_the_whole(size_HW):
         (slice(32, 256), slice(255, 31, -1)),
         (slice(7, 231), slice(230, 6, -1)),
     ):
-        assert np.array_equal(resize(image, (256, 256), (rows, columns)), whole[rows, columns])
+        assert np.array_equal(resize(image, (256, 256), (rows, columns), order=pillows_order()), whole[rows, columns])
 
 
 def test_pillow_itself_is_used_where_it_computes_otherwise(monkeypatch):
-    monkeypatch.setattr("wsolbench_datasets._pixels.is_pillows", lambda: False)
+    monkeypatch.setattr("wsolbench_datasets._pixels.pillows_order", lambda: None)
     monkeypatch.setattr("wsolbench_datasets._pixels.resize", None)
     image = noise(80, 60)
     assert np.array_equal(view_pixels(image, View(224)), by_pillow(image, 224))
     assert np.array_equal(view_pixels(image, evaluation_view("centre-crop")), by_pillow(image, 256)[16:240, 16:240])
 
 
-def test_a_pillow_that_computes_otherwise_is_noticed(monkeypatch):
-    is_pillows.cache_clear()
-    monkeypatch.setattr("wsolbench_datasets._resize.rows_first", lambda size_HW, new_HW: False)
-    try:
-        with Image.open(io.BytesIO(encoded(smooth(300, 41)))) as image:
-            by_columns = resize(np.asarray(image), (64, 64))
-            same = np.array_equal(by_columns, np.asarray(image.resize((64, 64), Image.Resampling.BILINEAR)))
-        assert is_pillows() == same
-    finally:
-        is_pillows.cache_clear()
+@pytest.mark.parametrize("release", range(len(ORDERS)))
+def test_the_order_is_found_by_trying(monkeypatch, release):
+    """A Pillow of each age, and one that rounds otherwise."""
+
+    class Resized:
+        wrong = 0
+
+        def __init__(self, pixels):
+            self.pixels = pixels
+
+        def resize(self, size, _):
+            return resize(self.pixels, size, order=ORDERS[release]) ^ self.wrong
+
+    monkeypatch.setattr(_resize.Image, "fromarray", Resized)
+    for wrong, wanted in ((0, ORDERS[release]), (1, None)):
+        Resized.wrong = wrong
+        pillows_order.cache_clear()
+        found = pillows_order()
+        pillows_order.cache_clear()
+        assert found is wanted
 
 
 # --- decode ----------------------------------------------------------------------------------------------------------
