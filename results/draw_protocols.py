@@ -28,7 +28,12 @@ STEPS = (
     ("last", "val-boxes", "last,\nval boxes"),
     ("class-accuracy", "otsu", "class accuracy,\nOtsu"),
 )
-COLOURS = {"sat": "#0072b2", "tscam": "#d55e00", "cam": "#009e73", "gradcam": "#cc79a7"}  # told apart by colour-blind eyes
+COLOURS = {
+    "sat": "#0072b2",
+    "tscam": "#d55e00",
+    "cam": "#009e73",
+    "gradcam": "#cc79a7",
+}  # told apart by colour-blind eyes
 MARKS = {"sat": "o", "tscam": "s", "cam": "^", "gradcam": "D"}
 FEW = re.compile(r"(?:(\d+)shot|full)(\+budget=epochs)?$")
 Points = dict[tuple[str, str], dict[Any, list[float]]]  # method, backbone -> position -> values over seeds
@@ -86,18 +91,28 @@ def draw_few_shot(records: list[RunRecord], stem: Path) -> None:
         for name, points in budgets.items():
             if not shots or (name == "equal epochs") == bool(found[2]):
                 points[record.method, record.backbone][shots].append(100 * value)
-    budgets = {name: {key: values for key, values in points.items() if len(values) > 1} for name, points in budgets.items()}
+    budgets = {
+        name: {key: values for key, values in points.items() if len(values) > 1} for name, points in budgets.items()
+    }
     if not any(budgets.values()):
         print("no few-shot runs: few-shot.png is not drawn")
         return
-    shots = sorted({at for points in budgets.values() for values in points.values() for at in values if at}) + [0]
-    names = [f"{at}" for at in shots[:-1]] + ["all"]
+    shots = [*sorted({at for points in budgets.values() for values in points.values() for at in values if at}), 0]
+    names = [*(f"{at}" for at in shots[:-1]), "all"]
     figure = Figure(figsize=(9.2, 3.6), dpi=110, layout="constrained")
     FigureCanvasAgg(figure)
     lines = [f"Made by `python results/draw_protocols.py {stem.parent}`.", ""]
-    lines += ["GT-known@val on test, percent, mean ± sample standard deviation over seeds, by training images per class.", ""]
+    lines += [
+        "GT-known@val on test, percent, mean ± sample standard deviation over seeds, by training images per class.",
+        "",
+    ]
     for ax, (name, points) in zip(figure.subplots(1, 2, sharey=True), budgets.items(), strict=True):
-        lines += [f"## {name}", "", f"| backbone | method | seeds | {' | '.join(names)} |", "|---|---|---:|" + "---:|" * len(names)]
+        lines += [
+            f"## {name}",
+            "",
+            f"| backbone | method | seeds | {' | '.join(names)} |",
+            "|---|---|---:|" + "---:|" * len(names),
+        ]
         for (method, backbone), values in sorted(points.items(), key=lambda item: item[0][::-1]):
             _line(ax, method, {shots.index(at): found for at, found in values.items()})
             seeds = max(map(len, values.values()))
