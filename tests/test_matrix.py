@@ -206,6 +206,16 @@ def test_without_boxes_of_val_the_presets_that_remain_are_named(
         run(config(tmp_path, checkpoint="val-pseudo", threshold="otsu"))
 
 
+def test_the_protocol_is_named_after_the_source_of_its_pseudo_boxes(tmp_path: Path, pseudo: Path) -> None:
+    asked = config(tmp_path, checkpoint="last", threshold="val-pseudo", pseudo_boxes=str(pseudo), name="realistic")
+    job = open_job(asked, Session())
+    assert job.config.protocol.name == "realistic+moved"
+    assert open_job(job.config, Session()).directory.path == job.directory.path, "a repeated run is the same"
+    assert open_job(config(tmp_path, pseudo_boxes=str(pseudo)), Session()).config.protocol.name == "full"
+    (made,) = expand(["cam"], protocol="realistic", overrides=[f"protocol.pseudo_boxes={pseudo}"])
+    assert made.protocol.name == "realistic"
+
+
 def test_pseudo_boxes_of_another_source_are_refused(tmp_path: Path, pseudo: Path) -> None:
     with pytest.raises(UsageError, match=r"chooses by 'val-pseudo:rpn', but .* holds pseudo-boxes of 'moved'"):
         open_job(config(tmp_path, threshold="val-pseudo:rpn", pseudo_boxes=str(pseudo)), Session())

@@ -11,14 +11,15 @@ import os
 import shlex
 import sys
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import NoReturn
 
-from wsolbench import __version__, board_flags
+from wsolbench import __version__, board_flags, data_verbs
 from wsolbench.errors import UsageError, WsolbenchError, unknown
 from wsolbench.formats import FORMATS
+from wsolbench.overrides import names_in
 from wsolbench.preflight import check_backbone, check_device, check_writable
-from wsolbench.pseudo_boxes_verb import add_arguments, pseudo_boxes
 
 Handler = Callable[[argparse.Namespace, list[str]], int]
 
@@ -80,7 +81,7 @@ def _dispatch(words: list[str]) -> int:
             near = difflib.get_close_matches(word.partition("=")[0], flags, n=1)
             hint = f"did you mean '{near[0]}'?" if near else "options of a run are written key=value, without dashes."
             raise UsageError(f"unknown flag '{word}' of '{arguments.parser.prog}', {hint} Known: {', '.join(flags)}")
-    if rest and arguments.handler not in (_run, _data_show, _data_check, _data_draw):
+    if rest and arguments.handler is not _run and not data_verbs.takes_options(arguments.handler):
         raise UsageError(f"'{arguments.parser.prog}' takes no '{rest[0]}'; see '{arguments.parser.prog} --help'")
     handler: Handler = arguments.handler
     return handler(arguments, rest)
@@ -211,69 +212,8 @@ def build_parser() -> argparse.ArgumentParser:
     listing = verb("list", _list, "Say what exists, and where it lives.", "wsolbench list methods")
     listing.add_argument("what", nargs="?", metavar="KIND", help=f"{', '.join(KINDS)} (default: all)")
 
-    data = verb("data", _data, "Look at a data set.", "wsolbench data show badges")
-    data_verbs = data.add_subparsers(title="verbs", metavar="VERB", parser_class=_Parser)
-    show = verb(
-        "show",
-        _data_show,
-        "Write a contact sheet of a data set with its ground truth. dataset.KEY=value sets its options, as in run.",
-        "wsolbench data show badges --split val -o badges.png",
-        data_verbs,
-    )
-    show.add_argument("name", help="see 'wsolbench list datasets'")
-    show.add_argument("--root", metavar="PATH", help="folder in which the data set lies")
-    show.add_argument("--split", default="val", metavar="NAME", help="train, val or test (default: val)")
-    show.add_argument("--count", default=24, type=int, metavar="N", help="number of images (default: 24)")
-    show.add_argument("--seed", default=0, type=int, metavar="N", help="which images are drawn (default: 0)")
-    show.add_argument("-o", "--out", metavar="FILE", type=Path, help="default: NAME-SPLIT.png")
-    init = verb(
-        "init",
-        _data_init,
-        "Make a folder for your own images, with its layout explained inside; nothing is overwritten.",
-        "wsolbench data init my-images",
-        data_verbs,
-    )
-    init.add_argument("folder", metavar="DIR", type=Path, help="is made where it does not exist")
-
-    check = verb(
-        "check",
-        _data_check,
-        "Look at every image and list of a data set; exit status 1 if there is a problem. dataset.KEY=value sets its "
-        "options, as in run. See docs/data-check.md.",
-        "wsolbench data check badges",
-        data_verbs,
-    )
-    check.add_argument("name", help="see 'wsolbench list datasets'")
-    check.add_argument("--root", metavar="PATH", help="folder in which the data set lies")
-    check.add_argument("--splits", metavar="A,B", help="train, val, test (default: all)")
-    check.add_argument("--quick", action="store_true", help="read headers only: nothing is decoded or compared")
-    check.add_argument("--json", metavar="FILE", type=Path, help="also write everything that was found there")
-    check.add_argument("--workers", metavar="N", type=int, help="threads (default: one per processor)")
-
-    draw = verb(
-        "draw",
-        _data_draw,
-        "Write the images that a few-shot protocol draws, to be given back as data.subset=FILE.",
-        "wsolbench data draw badges --shots 5 --seed 0 -o five.json",
-        data_verbs,
-    )
-    draw.add_argument("name", help="see 'wsolbench list datasets'")
-    draw.add_argument("--root", metavar="PATH", help="folder in which the data set lies")
-    draw.add_argument("--shots", required=True, type=int, metavar="K", help="training images per class")
-    draw.add_argument("--val-per-class", type=int, metavar="K", help="also draw so many images per class of val")
-    draw.add_argument("--seed", default=0, type=int, metavar="N", help="default: 0")
-    draw.add_argument("-o", "--out", metavar="FILE", type=Path, help="default: NAME-<K>shot-s<SEED>.json")
-
-    add_arguments(
-        verb(
-            "pseudo-boxes",
-            pseudo_boxes,
-            "Make one box per image without annotators: proposals, of which a classifier trained on labels only takes one. "
-            "How it takes it is wsolbench's own choice; the paper's filter is not public. See docs/pseudo-boxes.md.",
-            "wsolbench data pseudo-boxes badges --classifier results/runs/badges/cam/badges_cnn/full/s0-4d5c1b4c -o boxes",
-            data_verbs,
-        )
-    )
+    data = verb("data", _data, "Look at a data set, or make one.", "wsolbench data show badges")
+    data_verbs.add_verbs(partial(verb, among=data.add_subparsers(title="verbs", metavar="VERB", parser_class=_Parser)))
 
     pretrain = verb(
         "pretrain",
@@ -301,12 +241,12 @@ def _run(arguments: argparse.Namespace, overrides: list[str]) -> int:
             raise UsageError(f"--config repeats a run as it was: leave out '{overrides[0]}', or leave out --config")
         configs = [repeat(arguments.config, device=arguments.device, root=arguments.root, out=arguments.out)]
     else:
-        if not _names(arguments.methods):
+        if not names_in(arguments.methods):
             from wsolbench.registry import list_methods
 
             raise UsageError(f"say what to run with --methods A,B. Known: {', '.join(list_methods())}")
         configs = expand(
-            _names(arguments.methods),
+            names_in(arguments.methods),
             dataset=arguments.dataset or "badges",
             backbone=arguments.backbone,
             protocol=arguments.protocol or "full",
@@ -338,7 +278,13 @@ def _run(arguments: argparse.Namespace, overrides: list[str]) -> int:
     for outcome in failed:
         what = outcome.directory or f"{outcome.config.method['name']} on {outcome.config.dataset['name']}"
         print(f"failed: {what}: {outcome.reason}", file=sys.stderr)
-    _print(render([outcome.record for outcome in outcomes if outcome.record is not None], "table"))
+    records = [outcome.record for outcome in outcomes if outcome.record is not None]
+    _print(render(records, "table"))
+    if any(config.protocol.matrix for config in configs):
+        from wsolbench.formats import show
+        from wsolbench.matrix_tables import matrix_document
+
+        show(matrix_document(records))
     return 1 if failed else 0
 
 
@@ -384,7 +330,7 @@ def _profile(arguments: argparse.Namespace, rest: list[str]) -> int:
     from wsolbench.profile import profile
 
     return profile(
-        _names(arguments.methods),
+        names_in(arguments.methods),
         dataset=arguments.dataset,
         backbone=arguments.backbone,
         device=arguments.device,
@@ -399,74 +345,6 @@ def _data(arguments: argparse.Namespace, rest: list[str]) -> int:
     raise UsageError(f"say what to do with a data set: {', '.join(known)}; see 'wsolbench data --help'")
 
 
-def _data_show(arguments: argparse.Namespace, rest: list[str]) -> int:
-    from wsolbench.compose import dataset_options
-    from wsolbench.data import create_dataset
-
-    dataset = create_dataset(arguments.name, root=arguments.root, **dataset_options(arguments.name, rest))
-    if arguments.split not in dataset.splits:
-        raise unknown("split", arguments.split, dataset.splits)
-    path = arguments.out or Path(f"{arguments.name}-{arguments.split}.png")
-    check_writable(path.parent)
-    from wsolbench.contact_sheet import write_contact_sheet
-
-    print(write_contact_sheet(dataset, arguments.split, path, arguments.count, arguments.seed))
-    return 0
-
-
-def _data_check(arguments: argparse.Namespace, rest: list[str]) -> int:
-    if arguments.workers is not None and arguments.workers < 1:
-        raise UsageError(f"--workers {arguments.workers}: expected at least 1")
-    if arguments.json is not None:
-        check_writable(arguments.json.parent)
-    from rich.console import Console
-
-    from wsolbench.compose import dataset_options
-    from wsolbench.data_check import check_dataset
-    from wsolbench.data_check_report import print_report
-    from wsolbench.progress import Reporter
-    from wsolbench.rundir import write_json
-
-    report = check_dataset(
-        arguments.name,
-        root=arguments.root,
-        options=dataset_options(arguments.name, rest),
-        splits=_names(arguments.splits),
-        quick=arguments.quick,
-        workers=arguments.workers,
-        reporter=Reporter(),
-    )
-    print_report(report, Console())
-    if arguments.json is not None:
-        write_json(arguments.json, report.as_json())
-    return 130 if not report.complete else 1 if report.problems else 0
-
-
-def _data_draw(arguments: argparse.Namespace, rest: list[str]) -> int:
-    for flag, value in (("--shots", arguments.shots), ("--val-per-class", arguments.val_per_class)):
-        if value is not None and value < 1:
-            raise UsageError(f"{flag} {value}: expected at least 1 image per class")
-    from wsolbench.compose import dataset_options
-    from wsolbench.data import create_dataset
-    from wsolbench.rundir import write_json
-    from wsolbench.subsets import draw_subset
-
-    path = arguments.out or Path(f"{arguments.name}-{arguments.shots}shot-s{arguments.seed}.json")
-    check_writable(path.parent)
-    dataset = create_dataset(arguments.name, root=arguments.root, **dataset_options(arguments.name, rest))
-    options = {"shots": arguments.shots, "val_per_class": arguments.val_per_class, "seed": arguments.seed}
-    write_json(path, draw_subset(dataset, **options))
-    print(path)
-    return 0
-
-
-def _data_init(arguments: argparse.Namespace, rest: list[str]) -> int:
-    from wsolbench.data_init import init_folder
-
-    print(*init_folder(arguments.folder), sep="\n")
-    return 0
-
-
 def _pretrain(arguments: argparse.Namespace, rest: list[str]) -> int:
     if not arguments.scale > 0:
         raise UsageError(f"--scale {arguments.scale}: expected a number above 0")
@@ -474,7 +352,7 @@ def _pretrain(arguments: argparse.Namespace, rest: list[str]) -> int:
     from wsolbench.embedded import list_backbones
     from wsolbench.pretrain import pretrain
 
-    names = _names(arguments.backbone) or list_backbones()
+    names = names_in(arguments.backbone) or list_backbones()
     for name in names:
         if name not in list_backbones():
             raise unknown("embedded backbone", name, list_backbones())
@@ -497,10 +375,6 @@ def _list(arguments: argparse.Namespace, rest: list[str]) -> int:
         for name, summary, where in rows:
             print(f"  {name:{name_width}}  {summary:{summary_width}}  {where}")
     return 0
-
-
-def _names(text: str | None) -> list[str]:
-    return list(dict.fromkeys(name.strip() for name in (text or "").split(",") if name.strip()))
 
 
 def _integers(text: str, flag: str, least: int) -> list[int]:

@@ -150,7 +150,7 @@ def _compose(
             sections["dataset"][rest] = (value, choice.text)
         elif section in SECTIONS or not rest:
             _set(config, choice.key, value, choice.text)
-            if section == "protocol" and rest != "name":
+            if section == "protocol" and rest not in ("name", "pseudo_boxes"):  # whose boxes: `open_job` says
                 qualifiers.append(f"{rest}={value}")
         elif section == slug(method):  # sat.area=0.3: after method.*, so that the closer aim wins
             sections["method"][rest] = (value, choice.text)

@@ -20,7 +20,7 @@ from wsolbench.protocol import TrainingPlan, check_annotated, check_protocol, tr
 from wsolbench.pseudo_boxes import PseudoBoxes, read_pseudo_boxes
 from wsolbench.registry import DATASETS, METHODS
 from wsolbench.rundir import RunDirectory, digest, file_sha256, plain, run_path
-from wsolbench.selectors import LAST, Selector, Settings, parse_checkpoint, parse_threshold
+from wsolbench.selectors import LAST, PSEUDO, Selector, Settings, parse_checkpoint, parse_threshold
 from wsolbench.subsets import Chosen, choose_images, protocol_name
 
 IDLE = ("out", "root", "device", "experiment", "recipe", "checkpoint")  # top-level keys that cannot change a number
@@ -128,6 +128,11 @@ def open_job(config: RunConfig, session: Session) -> Job:
     check_annotated(protocol, config.dataset["name"], annotated, dataset.info.has_boxes, is_trained=is_trained)
     pseudo = protocol.pseudo_boxes and read_pseudo_boxes(protocol.pseudo_boxes, chosen.val_split)
     checkpoint, threshold = _selectors(protocol, pseudo)
+    if pseudo and PSEUDO in (checkpoint.name, threshold.name) and not protocol.name.endswith(f"+{pseudo.source}"):
+        protocol = replace(
+            protocol, name=f"{protocol.name}+{pseudo.source}"
+        )  # boxes of another source, another protocol
+        config = replace(config, protocol=protocol)
     convention, convention_split = _convention(config, dataset, chosen, session)
     backbone = config.backbone or method_class.default_backbone
     weights = _weights(config, backbone)
@@ -175,7 +180,7 @@ def _selectors(protocol: ProtocolConfig, pseudo: PseudoBoxes | Literal[""] | Non
     """The protocol's selectors; one that goes by pseudo-boxes says whose, and refuses those of another source."""
     chosen = []
     for selector in (parse_checkpoint(protocol.checkpoint), parse_threshold(protocol.threshold)):
-        if selector.name == "val-pseudo" and pseudo:
+        if selector.name == PSEUDO and pseudo:
             if selector.argument not in ("", pseudo.source):
                 raise UsageError(
                     f"protocol '{protocol.name}' chooses by '{selector}', but '{protocol.pseudo_boxes}' holds "

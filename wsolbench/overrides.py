@@ -13,7 +13,7 @@ from typing import Any
 
 from wsolbench.errors import UsageError
 
-PATH_KEYS = {"root", "out", "checkpoint", "experiment", "data.subset"}
+PATH_KEYS = {"root", "out", "checkpoint", "experiment", "data.subset", "protocol.pseudo_boxes"}
 
 
 @dataclass(frozen=True)
@@ -23,6 +23,15 @@ class Choice:
     key: str
     values: tuple[Any, ...]
     text: str
+
+
+def names_in(text: str | None) -> list[str]:
+    """The names of a comma list, each once.
+
+    >>> names_in("sat, tscam,,sat")
+    ['sat', 'tscam']
+    """
+    return list(dict.fromkeys(name.strip() for name in (text or "").split(",") if name.strip()))
 
 
 def parse_overrides(texts: Iterable[str]) -> dict[str, Choice]:
