@@ -12,10 +12,8 @@ from pathlib import Path
 from xml.etree import ElementTree
 
 from wsolbench.errors import WsolbenchError
-from wsolbench.records import read_lines
 from wsolbench_datasets._box_records import BoxFile, BoxRecord, Place, SizeRecord, whole_pixels
-
-CORNERS = ("xmin", "ymin", "xmax", "ymax")
+from wsolbench_datasets._voc import CORNERS, parse_annotation
 
 
 def read_boxes_voc(files: Iterable[tuple[int, Path]], source: Path) -> BoxFile:
@@ -26,7 +24,7 @@ def read_boxes_voc(files: Iterable[tuple[int, Path]], source: Path) -> BoxFile:
     for image, path in files:
         if first.setdefault(image, path) != path:
             raise WsolbenchError(f"'{path}' and '{first[image]}' are about the same image: keep one of them")
-        tree = _read(path)
+        tree = parse_annotation(path)
         if (size := tree.find("size")) is not None:
             place = _place(path, "size", size)
             width, height = whole_pixels(
@@ -44,19 +42,6 @@ def read_boxes_voc(files: Iterable[tuple[int, Path]], source: Path) -> BoxFile:
             name = (entry.findtext("name") or "").strip() or None
             boxes.append(BoxRecord(image, (x0, y0, x1, y1), place, name))
     return BoxFile(source, boxes, sizes)
-
-
-def _read(path: Path) -> ElementTree.Element:
-    text = "\n".join(read_lines(path, "a VOC file").text)
-    if "<!DOCTYPE" in text or "<!ENTITY" in text:  # entities can name files and grow without bound; VOC has none
-        raise WsolbenchError(f"'{path}' declares a document type or entities, which no VOC file needs: it is not read")
-    try:
-        tree = ElementTree.fromstring(text)
-    except (ElementTree.ParseError, ValueError) as error:
-        raise WsolbenchError(f"'{path}' is no XML: {error}") from error
-    if tree.tag != "annotation":
-        raise WsolbenchError(f"'{path}' is no VOC file: its root is <{tree.tag}>, expected <annotation>")
-    return tree
 
 
 def _place(path: Path, where: str, element: ElementTree.Element) -> Place:

@@ -43,7 +43,7 @@ def read_voc(path: Path) -> VocFile:
     >>> read_voc(path).names, read_voc(path).boxes_N4.tolist()
     (('cat',), [[1, 2, 30, 40]])
     """
-    root = _parse(path)
+    root = parse_annotation(path)
     objects = root.findall("object")
     if not objects:
         raise WsolbenchError(f"annotation '{path}' has no object; expected at least one <object> with a <bndbox>")
@@ -55,7 +55,8 @@ def read_voc(path: Path) -> VocFile:
     return VocFile((root.findtext("filename") or "").strip(), size_HW, names, np.array(boxes, np.int64))
 
 
-def _parse(path: Path) -> ElementTree.Element:
+def parse_annotation(path: Path) -> ElementTree.Element:
+    """The root of an annotation file, <annotation>; `WsolbenchError` if it is anything else, or not to be trusted."""
     try:
         with path.open("rb") as file:
             content = file.read(LARGEST + 1)

@@ -213,8 +213,8 @@ VOC = [
     ("<xmin>", "<xmin>9999", r"xml' object 1, bndbox: .*, expected a box with x0 <= x1"),
     ("<ymax>", "<ymax>9999", r"object 1, bndbox: .*, expected a box inside its image"),
     ("<xmin>", "<xmin>-", r"object 1, bndbox: .*, expected a box whose coordinates|expected a box with"),
-    ("<xmin>", "<left>", r"xml' is no XML: mismatched tag"),
-    ("<bndbox>", "<bndbox/><polygon>", r"xml' is no XML: mismatched tag"),
+    ("<xmin>", "<left>", r"xml' is not XML: mismatched tag"),
+    ("<bndbox>", "<bndbox/><polygon>", r"xml' is not XML: mismatched tag"),
     ("<width>", "<width>9", r"xml' size: '<size>.*', expected the size of 'val/.*' as it is stored, \d+ wide and \d+ high"),
     ("<width>", "<width>?", r"xml' size: .*, expected width and height"),
     ("<name>", "<name>un", r"object 1, bndbox: .*, expected category '.*', the class folder of its image, not 'un"),
@@ -232,9 +232,9 @@ def test_xml_that_is_not_voc_is_named(tree):
     path = tree.write_voc("annotations")[1]
     good = path.read_text(encoding="utf-8")
     for text, pattern in (
-        ("", r"xml' is no XML: no element found"),
-        ("<html><body>404</body></html>", r"xml' is no VOC file: its root is <html>, expected <annotation>"),
-        (BOMB, r"xml' declares a document type or entities, which no VOC file needs"),
+        ("", r"xml' is not XML: no element found"),
+        ("<html><body>404</body></html>", r"xml' is of another kind: its root is <html>, expected <annotation>"),
+        (BOMB, r"xml' declares a document type or entities; expected plain annotation XML"),
         (STOLEN, r"xml' declares a document type or entities"),
         (
             good.replace("<bndbox>", "<rectangle>").replace("</bndbox>", "</rectangle>"),
