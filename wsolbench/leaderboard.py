@@ -211,7 +211,7 @@ def _rows(records: Sequence[RunRecord]) -> tuple[list[Row], list[str]]:
         identity = tuple(sorted(_identity(record).items(), key=lambda item: item[0]))
         by_method[record.method][identity].append(record)
     rows: list[Row] = []
-    notes: list[str] = []
+    notes: dict[str, list[str]] = {}  # sentence -> the rows it is about
     for method, variants in by_method.items():
         suffixes = _differences([dict(identity) for identity in variants])
         for runs, suffix in zip(variants.values(), suffixes, strict=True):
@@ -219,19 +219,26 @@ def _rows(records: Sequence[RunRecord]) -> tuple[list[Row], list[str]]:
                 suffix = ", ".join(filter(None, (suffix, runs[0].hash[:8])))
             row, dropped = _row(method, suffix, runs)
             rows.append(row)
-            notes += dict.fromkeys(f"{row.label}: {note.rstrip('.')}" for run in row.records for note in run.notes)
-            if dropped:
-                notes.append(
-                    f"{row.label}: {dropped} older record(s) of the same configuration and seed are not shown; "
-                    "code, weights or data order moved between them"
-                )
-            commits = {str(run.provenance.get("commit"))[:10] for run in row.records}
-            if len(commits) > 1:
-                notes.append(f"{row.label}: its seeds were run at different commits ({', '.join(sorted(commits))})")
-            missing = sorted({column.title for column, stat in row.values.items() if stat.n < len(row.seeds)})
-            if missing and not row.deterministic:
-                notes.append(f"{row.label}: not every seed has a value for {', '.join(missing)}")
-    return rows, notes
+            for note in _notes(row, dropped):
+                notes.setdefault(note, []).append(row.label)
+    return rows, [f"{', '.join(labels)}: {note}" for note, labels in notes.items()]
+
+
+def _notes(row: Row, dropped: int) -> list[str]:
+    """What a reader must know about how a row was made."""
+    notes = list(dict.fromkeys(note.rstrip(".") for run in row.records for note in run.notes))
+    if dropped:
+        notes.append(
+            f"{dropped} older record(s) of the same configuration and seed are not shown; "
+            "code, weights or data order moved between them"
+        )
+    commits = {str(run.provenance.get("commit"))[:10] for run in row.records}
+    if len(commits) > 1:
+        notes.append(f"its seeds were run at different commits ({', '.join(sorted(commits))})")
+    missing = sorted({column.title for column, stat in row.values.items() if stat.n < len(row.seeds)})
+    if missing and not row.deterministic:
+        notes.append(f"not every seed has a value for {', '.join(missing)}")
+    return notes
 
 
 def _row(method: str, variant: str, records: Sequence[RunRecord]) -> tuple[Row, int]:
