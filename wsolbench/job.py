@@ -25,10 +25,7 @@ from wsolbench.selectors import LAST, PSEUDO, Selector, Settings, parse_checkpoi
 from wsolbench.subsets import Chosen, choose_images, protocol_name
 
 IDLE = ("out", "root", "device", "experiment", "recipe", "checkpoint")  # top-level keys that cannot change a number
-STATED = (
-    "data",
-    "search",
-)  # top-level keys whose consequences are in the identity: which images, not how they were chosen
+STATED = ("data", "search")  # top-level keys whose consequences are in the identity, e.g. which images, not who chose
 YOUNG = (  # keys that older runs do not know: their hashes hold at the default
     ("evaluate", "convention", "reference"),
     ("protocol", "fraction", None),
