@@ -116,7 +116,7 @@ def build_parser() -> argparse.ArgumentParser:
         "run",
         _run,
         "Train and score methods, then print their table. key=value sets options (a,b or range(0,3) sweep): "
-        "train.*, method.*, METHOD.*, dataset.*, protocol.*, evaluate.*, experiment.",
+        "train.*, method.*, METHOD.*, dataset.*, protocol.*, evaluate.*, search.*, experiment.",
         "wsolbench run --methods cam,center-box --dataset badges train.epochs=1 --seeds 0,1",
     )
     run.add_argument("--methods", metavar="A,B", help="names, see 'wsolbench list methods'")
@@ -127,6 +127,15 @@ def build_parser() -> argparse.ArgumentParser:
     run.add_argument("--seeds", metavar="0,1,2", help="default: 0")
     run.add_argument("--device", metavar="NAME", help="auto, cpu, cuda, cuda:1, mps (default: auto)")
     run.add_argument("--out", metavar="DIR", help="where runs are kept (default: results)")
+    run.add_argument(
+        "--search",
+        metavar="N",
+        type=int,
+        help="trials of hyper-parameter search of each method (default: none, untuned)",
+    )
+    run.add_argument(
+        "--search-by", metavar="NAME", help="who chooses among them (default: the protocol's, else val-boxes)"
+    )
     run.add_argument("--config", metavar="FILE", help="repeat the run that wrote this config.yaml")
     run.add_argument("--rerun", action="store_true", help="run again what is already done")
 
@@ -234,8 +243,8 @@ def _run(arguments: argparse.Namespace, overrides: list[str]) -> int:
     from wsolbench.compose import expand, repeat
 
     if arguments.config is not None:
-        for flag in ("methods", "dataset", "backbone", "protocol", "seeds"):
-            if getattr(arguments, flag) is not None:
+        for flag in ("methods", "dataset", "backbone", "protocol", "seeds", "search", "search-by"):
+            if getattr(arguments, flag.replace("-", "_")) is not None:
                 raise UsageError(f"--config repeats a run as it was: leave out --{flag}, or leave out --config")
         if overrides:
             raise UsageError(f"--config repeats a run as it was: leave out '{overrides[0]}', or leave out --config")
@@ -255,6 +264,8 @@ def _run(arguments: argparse.Namespace, overrides: list[str]) -> int:
             device=arguments.device,
             root=arguments.root,
             out=arguments.out,
+            search=arguments.search,
+            search_by=arguments.search_by,
             say=lambda sentence: print(sentence, file=sys.stderr),
         )
     for out in sorted({config.out for config in configs}):

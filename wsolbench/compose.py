@@ -20,8 +20,16 @@ from wsolbench.overrides import Choice, leaves, parse_overrides, refuse_sweep_of
 from wsolbench.recipes import CONF, Recipes, load_recipes
 
 # Keys that a flag sets too: giving both is an error, so that no run depends on which one wins.
-FLAG_OF = {"seed": "--seeds", "backbone": "--backbone", "device": "--device", "root": "--root", "out": "--out"}
-SECTIONS = ("method", "dataset", "protocol", "train", "evaluate", "data")
+FLAG_OF = {
+    "seed": "--seeds",
+    "backbone": "--backbone",
+    "device": "--device",
+    "root": "--root",
+    "out": "--out",
+    "search.trials": "--search",
+    "search.by": "--search-by",
+}
+SECTIONS = ("method", "dataset", "protocol", "train", "evaluate", "data", "search")
 
 
 def expand(
@@ -35,6 +43,8 @@ def expand(
     device: str | None = None,
     root: str | None = None,
     out: str | None = None,
+    search: int | None = None,
+    search_by: str | None = None,
     say: Callable[[str], None] = lambda sentence: None,
 ) -> list[RunConfig]:
     """Compose one `RunConfig` per point of methods x backbones x protocols x sweeps x seeds, without repetitions.
@@ -45,6 +55,8 @@ def expand(
         backbone: name or comma list; None: the recipe's, else the method's default.
         protocol: preset, `<k>shot` or `<k>shot+preset`, or a comma list of those.
         overrides: `key=value` in Hydra's grammar; they win over recipes, which win over defaults.
+        search: trials of the hyper-parameter search of every run; None: no search.
+        search_by: who chooses among them, see `wsolbench.selectors.parse_search`.
         say: is told to which methods a `method.key=value` applies.
 
     Raises:
@@ -57,7 +69,8 @@ def expand(
     classes = {METHODS.canonical(name): METHODS.get(name) for name in methods}
     dataset_class = DATASETS.get(dataset)
     choices = parse_overrides(overrides)
-    flags = {"seed": seeds, "backbone": backbone, "device": device, "root": root, "out": out}
+    flags: dict[str, object] = {"seed": seeds, "backbone": backbone, "device": device, "root": root, "out": out}
+    flags |= {"search.trials": search, "search.by": search_by}
     for key, value in flags.items():
         if value is not None and key in choices:
             raise UsageError(f"{FLAG_OF[key]} and '{choices[key].text}' contradict each other: give one of them")
@@ -70,7 +83,7 @@ def expand(
     variant = choices.pop("recipe").values[0] if "recipe" in choices else None
     protocols = _split(protocol) or (protocol,)
     recipes = load_recipes(experiment, dataset, list(classes), variant)
-    fixed = {key: value for key, value in flags.items() if key in ("device", "root", "out") and value is not None}
+    fixed = {key: value for key, value in flags.items() if key not in ("seed", "backbone") and value is not None}
 
     runs: list[RunConfig] = []
     sweep = [[(choice, value) for value in choice.values] for choice in choices.values()]
@@ -172,7 +185,26 @@ def _compose(
             config[owner] = {"name": name, **plain(filled)}
         except OmegaConfBaseException as error:
             raise UsageError(f"options of '{name}': {reason(error)}") from error
-    return checked(config)
+    run = checked(config)
+    if run.search.trials is not None:
+        _refuse_searched(run, point)
+    return run
+
+
+def _refuse_searched(run: RunConfig, point: Sequence[tuple[Choice, Any]]) -> None:
+    """A value that the user gives cannot be one that is searched."""
+    from wsolbench.registry import slug
+    from wsolbench.search_space import load_space
+
+    space = load_space(run.search.space, run.dataset["name"], run.method["name"], run.backbone)
+    for choice, _ in point:
+        section, _, rest = choice.key.partition(".")
+        key = f"method.{rest}" if section == slug(run.method["name"]) else choice.key
+        if key in space.distributions:
+            raise UsageError(
+                f"'{choice.text}' contradicts the search, which tries values of {key} (space '{space.name}'): leave it out, "
+                "or give a space without it, search.space=FILE.yaml"
+            )
 
 
 def _check_keys(choices: Mapping[str, Choice], classes: Mapping[str, type[Any]], dataset_config: type[Any]) -> None:
@@ -180,6 +212,7 @@ def _check_keys(choices: Mapping[str, Choice], classes: Mapping[str, type[Any]],
     from wsolbench.registry import METHODS, slug
 
     known = {key: hint for key, hint in leaves(RunConfig).items() if key not in ("method", "dataset")}
+    known.pop("search.found")  # is what a search writes
     known |= leaves(dataset_config, "dataset.")
     for prefix in ("method", *map(slug, classes)):
         for name, cls in classes.items():

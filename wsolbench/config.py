@@ -14,7 +14,7 @@ from yaml import YAMLError
 
 from wsolbench.conventions import get_convention
 from wsolbench.errors import UsageError, unknown
-from wsolbench.selectors import parse_checkpoint, parse_threshold
+from wsolbench.selectors import parse_checkpoint, parse_search, parse_threshold
 
 
 class Optimizer(Enum):
@@ -94,6 +94,16 @@ class EvaluateConfig:
 
 
 @dataclass
+class SearchConfig:
+    """Hyper-parameter search (`wsolbench.search`): as many trials for every method; without `trials` a run is untuned."""
+
+    trials: int | None = None
+    by: str | None = None  # who chooses among the trials (a checkpoint selector); None: the protocol's, else val-boxes
+    space: str | None = None  # what is searched: a name in conf/search or a file; None: the data set's, else realistic
+    found: dict[str, Any] | None = None  # what the search chose, and how: in the config.yaml of a run that searched
+
+
+@dataclass
 class RunConfig:
     """One run: a method on a data set under a protocol, with a seed.
 
@@ -109,6 +119,7 @@ class RunConfig:
     train: TrainConfig = field(default_factory=TrainConfig)
     evaluate: EvaluateConfig = field(default_factory=EvaluateConfig)
     data: DataConfig = field(default_factory=DataConfig)
+    search: SearchConfig = field(default_factory=SearchConfig)
     seed: int = 0
     device: str = "auto"
     root: str | None = None  # where the data set lies
@@ -190,6 +201,7 @@ def checked(config: DictConfig) -> RunConfig:
         ("protocol.shots", 1),
         ("protocol.val_per_class", 1),
         ("protocol.select_every", 1),
+        ("search.trials", 1),
         ("evaluate.batch_size", 1),
         ("evaluate.workers", 0),
         ("evaluate.threads", 1),
@@ -207,6 +219,10 @@ def checked(config: DictConfig) -> RunConfig:
         raise UsageError("protocol.shots and protocol.fraction contradict each other: give one of them")
     parse_checkpoint(run.protocol.checkpoint)
     parse_threshold(run.protocol.threshold)
+    if run.search.by is not None:
+        parse_search(run.search.by)
+    if run.search.trials is None and (run.search.by, run.search.space) != (None, None):
+        raise UsageError("search.by and search.space say how to search, but nothing is searched: add --search 8")
     return run
 
 

@@ -1,4 +1,4 @@
-"""One run from configuration to record: fit -> evaluate -> select -> record, top to bottom."""
+"""One run from configuration to record: (search ->) fit -> evaluate -> select -> record, top to bottom."""
 
 from __future__ import annotations
 
@@ -30,6 +30,7 @@ from wsolbench.protocol import AnnotationReader
 from wsolbench.record import RunRecord, read_record, to_json
 from wsolbench.registry import METHODS
 from wsolbench.rundir import RECORD, environment, plain, write_bytes, write_json
+from wsolbench.search import Cost, search_notes, settle
 from wsolbench.selectors import PSEUDO, Checkpoint, Threshold, choose_checkpoint, choose_threshold
 from wsolbench.snapshots import Evaluator, open_checkpoints
 from wsolbench.subsets import subset_content
@@ -78,7 +79,8 @@ def run_job(job: Job, session: Session, *, rerun: bool = False) -> Outcome:
         directory.begin(to_yaml(job.config), about, fresh=rerun)
         try:
             with _deterministic(job.device):
-                record = _carry_out(job, session, about, rerun)
+                job, searched = settle(job, session, about, rerun)
+                record = _carry_out(job, session, about, rerun, searched)
         except Exception as error:
             directory.fail(error, traceback.format_exc())
             raise
@@ -114,7 +116,7 @@ def load_run(directory: str | Path) -> Method:
     return method.eval()
 
 
-def _carry_out(job: Job, session: Session, about: dict[str, Any], rerun: bool) -> RunRecord:
+def _carry_out(job: Job, session: Session, about: dict[str, Any], rerun: bool, searched: Cost) -> RunRecord:
     """The story of a run. Every file is whole or absent; `record.json` is the caller's, and comes last."""
     config, info, folder = job.config, job.dataset.info, job.directory.path
     if drawn := _drawn(job):
@@ -164,6 +166,7 @@ def _carry_out(job: Job, session: Session, about: dict[str, Any], rerun: bool) -
             job.convention, thresholds, evaluator.splits["test"], by_convention.parts
         )
         cells += outcomes.cells(reader)
+    found = config.search.found
     speed = {"eval_images_per_second": evaluated["test"].images_per_second}
     return RunRecord(
         method=config.method["name"],
@@ -177,7 +180,7 @@ def _carry_out(job: Job, session: Session, about: dict[str, Any], rerun: bool) -
         ledger=_ledger(job, reader, evaluator.splits, chosen, threshold)
         | {"weights_file": weights_file}
         | ({"matrix": matrix_reader.uses()} if matrix else {}),
-        cost=trained.cost | speed | checkpoints.cost() | _sizes(job, method),
+        cost=trained.cost | speed | checkpoints.cost() | searched | _sizes(job, method),
         provenance={
             **about,
             "created": datetime.now(UTC).isoformat(timespec="seconds"),
@@ -187,7 +190,7 @@ def _carry_out(job: Job, session: Session, about: dict[str, Any], rerun: bool) -
             "data_fingerprint": job.fingerprint,
             "classifier": trained.home.name if trained.home and job.training == "classifier" else None,
         },
-        test_selected=chosen.oracle,
+        test_selected=chosen.oracle or bool(found and found["test_selected"]),
         notes=_notes(job, trained),
         errors=judged["test"].error_counts(),
         matrix=matrix,
@@ -236,7 +239,7 @@ def _ledger(
             **{name: len(split) for name, split in splits.items()},  # which class's map is read, and class metrics
         },
         "optimizer_steps": job.plan.steps if trained else 0,
-        "annotations": reader.uses(),
+        "annotations": reader.uses() + (config.search.found or {}).get("annotations", []),
         "val_source": job.dataset.info.val_source or None,  # such as a hold-out from train: its size and seed
         "checkpoint": chosen.by,
         "checkpoint_step": chosen.step if trained else None,
@@ -245,7 +248,7 @@ def _ledger(
         "weights": job.weights,
         "start": config.checkpoint and {"path": config.checkpoint, "sha256": job.identity["checkpoint"]},
         "seeds": [config.seed],
-        "search": "none (untuned)",
+        "search": config.search.found or "none (untuned)",
         "test_images": len(splits["test"]),
         **job.chosen.ledger(),
     }
@@ -253,7 +256,7 @@ def _ledger(
 
 def _notes(job: Job, trained: Trained) -> list[str]:
     """What a reader of the numbers would otherwise miss."""
-    notes = job.chosen.notes()
+    notes = job.chosen.notes() + search_notes(job.config)
     if "pretrained" in job.method_class.needs and job.weights is None and job.config.checkpoint is None:
         name = job.config.method["name"]
         notes.append(f"{name} reads pretrained weights, but the backbone's are random (pretrained=false)")

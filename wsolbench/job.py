@@ -20,11 +20,12 @@ from wsolbench.protocol import TrainingPlan, check_annotated, check_protocol, tr
 from wsolbench.pseudo_boxes import PseudoBoxes, read_pseudo_boxes
 from wsolbench.registry import DATASETS, METHODS
 from wsolbench.rundir import RunDirectory, digest, file_sha256, plain, run_path
+from wsolbench.search_space import Search, open_search, untuned_name
 from wsolbench.selectors import LAST, PSEUDO, Selector, Settings, parse_checkpoint, parse_threshold
 from wsolbench.subsets import Chosen, choose_images, protocol_name
 
 IDLE = ("out", "root", "device", "experiment", "recipe", "checkpoint")  # top-level keys that cannot change a number
-STATED = ("data",)  # top-level keys whose consequences are in the identity: which images, not how they were chosen
+STATED = ("data", "search")  # top-level keys whose consequences are in the identity, e.g. which images, not who chose
 YOUNG = (  # keys that older runs do not know: their hashes hold at the default
     ("evaluate", "convention", "reference"),
     ("protocol", "fraction", None),
@@ -75,6 +76,8 @@ class Job:
     weights: dict[str, Any] | None
     identity: dict[str, Any]
     directory: RunDirectory
+    search: Search | None = None  # how the hyper-parameters are chosen, or were
+    is_trial: bool = False  # of a search
 
     @property
     def train_split(self) -> Split:
@@ -95,6 +98,12 @@ class Job:
         """The protocol chooses among checkpoints of the training."""
         return self.training != "none" and (self.checkpoint.name != LAST or self.config.protocol.matrix)
 
+    @property
+    def shares_training(self) -> bool:
+        """The training lies where other runs find it: those that choose another of its checkpoints, trials of a search."""
+        is_searched = self.training != "none" and (self.is_trial or self.search is not None)
+        return self.has_snapshots or is_searched
+
     def settings(self, selector: Selector) -> Settings:
         """What a selector's argument means in this run."""
         return selector.settings(self.config.dataset["name"], self.backbone or "-", self.config.evaluate.interval)
@@ -114,6 +123,8 @@ class Job:
 def open_job(config: RunConfig, session: Session) -> Job:
     """Resolve every name, open the data, draw the images; `UsageError` if something does not exist or fit."""
     check_protocol(config.protocol)
+    if config.search.trials is not None:
+        config = replace(config, protocol=replace(config.protocol, name=untuned_name(config.protocol.name)))
     device = resolve_device(config.device)
     method_class: type[Method] = METHODS.get(config.method["name"])
     method_options = _options(build_method_config, method_class, config.method)
@@ -135,6 +146,14 @@ def open_job(config: RunConfig, session: Session) -> Job:
         config = replace(config, protocol=protocol)
     convention, convention_split = _convention(config, dataset, chosen, session)
     backbone = config.backbone or method_class.default_backbone
+    plan = training_plan(config.train, protocol.budget, len(chosen.indices), len(chosen.train_split))
+    search = None
+    if config.search.trials is not None:
+        trains = plan.steps > 0 and method_class.training_for(backbone) != "none"
+        there = {None: True, "test": True, "val": annotated["val"], PSEUDO: bool(pseudo)}
+        search = open_search(config, backbone, checkpoint, there, dataset.info.has_boxes, trains=trains)
+        protocol = replace(protocol, name=protocol.name + search.suffix)
+        config = replace(config, protocol=protocol)
     weights = _weights(config, backbone)
     identity = {
         "config": _deciding(config) | {"method": method_options, "dataset": dataset_options, "backbone": backbone},
@@ -146,7 +165,7 @@ def open_job(config: RunConfig, session: Session) -> Job:
         **chosen.identity(),
         **({"pseudo_boxes": pseudo.sha256} if pseudo else {}),
     }
-    hash = digest(identity)
+    hash = digest(identity if search is None else search.identity(identity))
     path = run_path(
         config.out,
         config.dataset["name"],
@@ -169,10 +188,11 @@ def open_job(config: RunConfig, session: Session) -> Job:
         checkpoint=checkpoint,
         threshold=threshold,
         pseudo=pseudo or None,
-        plan=training_plan(config.train, protocol.budget, len(chosen.indices), len(chosen.train_split)),
+        plan=plan,
         weights=weights,
         identity=identity,
         directory=RunDirectory(path, hash),
+        search=search,
     )
 
 

@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 # Options which cannot move a number (the run's hash leaves them out too), and those which a group or the seeds stand for.
 _IDLE = re.compile(
     r"seed|out|root|experiment|recipe|device|backbone|dataset(\..*)?|method\.name|protocol\.name|train\.workers"
-    r"|evaluate\.(workers|threads|save_every)"
+    r"|evaluate\.(workers|threads|save_every)|search\.found\..*"
 )
 
 
@@ -182,6 +182,10 @@ def device(record: RunRecord) -> str:
 def _identity(record: RunRecord) -> dict[str, Hashable]:
     """All that makes a run what it is, but for the seed and what its group says."""
     options = {key: value for key, value in _flat(record.config).items() if not _IDLE.fullmatch(key)}
+    found = (record.config.get("search") or {}).get("found") or {}
+    if found:  # the search decides: its seeds are one row, whatever each of them chose
+        options = {key: value for key, value in options.items() if key not in found["distributions"]}
+        options["search.space"] = f"{found['space']} {found['space_sha256'][:8]}"
     if untrained(record):  # a sweep over training settings does not make a second centre box
         options = {key: value for key, value in options.items() if not key.startswith("train.")}
     weights = str(record.provenance.get("weights_sha256") or "none")[:8]

@@ -13,7 +13,7 @@ from typing import Any
 
 from wsolbench.errors import UsageError
 
-PATH_KEYS = {"root", "out", "checkpoint", "experiment", "data.subset", "protocol.pseudo_boxes"}
+PATH_KEYS = {"root", "out", "checkpoint", "experiment", "data.subset", "search.space", "protocol.pseudo_boxes"}
 
 
 @dataclass(frozen=True)

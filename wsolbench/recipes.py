@@ -51,14 +51,14 @@ class Recipes:
 
     def default_backbone(self, method: str) -> str | None:
         """The backbone that the last matching block names, if any."""
-        named = [block.backbone for block in self.blocks if block.backbone and _fits(method, block.methods)]
+        named = [block.backbone for block in self.blocks if block.backbone and fits(method, block.methods)]
         return named[-1] if named else None
 
     def matching(self, method: str, backbone: str | None) -> Iterator[tuple[str, Block]]:
         """Blocks for a method on a backbone, each with where it stands."""
         for number, block in enumerate(self.blocks, 1):
-            fits = not block.backbones or (backbone is not None and _fits(backbone, block.backbones))
-            if fits and block.recipe in (None, self.variant) and _fits(method, block.methods):
+            suits = not block.backbones or (backbone is not None and fits(backbone, block.backbones))
+            if suits and block.recipe in (None, self.variant) and fits(method, block.methods):
                 yield f"{self.path.name}, block {number}", block
 
 
@@ -92,7 +92,7 @@ def _load(asked: str | None, dataset: str, methods: Sequence[str]) -> Recipes | 
         recipes = _read(asked, files[asked])
     else:
         raise unknown("experiment", asked, [*files, "none"])
-    if not any(_fits(method, block.methods) for method in methods for block in recipes.blocks):
+    if not any(fits(method, block.methods) for method in methods for block in recipes.blocks):
         meant = sorted({pattern for block in recipes.blocks for pattern in block.methods})
         raise UsageError(f"experiment '{asked}' is for {', '.join(meant)}, none of which is asked for")
     return recipes
@@ -138,5 +138,10 @@ def _block(raw: Any, where: str) -> Block:
     )
 
 
-def _fits(name: str, patterns: Sequence[str]) -> bool:
+def fits(name: str, patterns: Sequence[str]) -> bool:
+    """Whether a name is among names and globs.
+
+    >>> fits("badges_vit.s0", ["badges_vit*"])
+    True
+    """
     return any(fnmatchcase(name, pattern) for pattern in patterns)

@@ -15,6 +15,7 @@ TIMES = (
     "train_images_per_second",
     "eval_images_per_second",
     "selection_seconds",
+    "search_train_seconds",
 )  # keys of `RunRecord.cost`
 
 
@@ -95,6 +96,20 @@ def read_record(path: str | Path) -> RunRecord:
         f"record '{path}' has schema {schema}, this version of wsolbench reads up to {SCHEMA}: upgrade wsolbench, "
         "or write to another --out"
     )
+
+
+def search_text(search: object) -> str:
+    """What a ledger's `search` says, in a few words; other than the values chosen, which are a note of each run.
+
+    >>> search_text({"trials": 8, "by": "val-boxes", "space": "badges", "space_sha256": "0123456789", "defaults": "experiment badges"})
+    '8 trials by val-boxes in space badges (01234567), the rest from experiment badges'
+    """
+    if not isinstance(search, dict):
+        return str(search or "")
+    if not search.get("trials"):
+        return "nothing to search"
+    space = f"{search.get('space')} ({str(search.get('space_sha256'))[:8]})"
+    return f"{search['trials']} trials by {search.get('by')} in space {space}, the rest from {search.get('defaults')}"
 
 
 def comparable(record: RunRecord) -> dict[str, Any]:

@@ -107,6 +107,11 @@ def training_path(out: str | Path, dataset: str, hash: str) -> Path:
     return Path(out, "runs", slug(dataset), "_trainings", hash[:8])
 
 
+def trial_path(out: str | Path, dataset: str, hash: str) -> Path:
+    """Where a trial of a hyper-parameter search leaves what it tried; its training is a shared one."""
+    return Path(out, "runs", slug(dataset), "_trials", hash[:8])
+
+
 # --- files that are whole or absent ----------------------------------------------------------------------------------
 
 
@@ -202,12 +207,16 @@ class RunDirectory:
                 "move it away, or write to another --out"
             )
         else:
-            write_text(config_file, f"{self._header()}\n{config_yaml}")
+            self.settle(config_yaml)
         if fresh:
             self.clear()
-            write_text(config_file, f"{self._header()}\n{config_yaml}")
+            self.settle(config_yaml)
         commits = dict.fromkeys((*self.commits(), _commit(environment)))
         write_json(self.path / "env.json", environment | {"commits": list(commits)})
+
+    def settle(self, config_yaml: str) -> None:
+        """Replace the configuration of a run that has begun by what was settled since, as by a search."""
+        write_text(self.path / "config.yaml", f"{self._header()}\n{config_yaml}")
 
     def commits(self) -> tuple[str, ...]:
         """The versions of the code that worked in this directory, in order."""

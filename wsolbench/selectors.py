@@ -224,6 +224,15 @@ def parse_threshold(text: str) -> Selector:
     return _parse("protocol.threshold", text, tuple(THRESHOLDS))
 
 
+def parse_search(text: str) -> Selector:
+    """Who chooses among the trials of a search: as `parse_checkpoint`, but for `last`.
+
+    >>> parse_search("val-boxes")
+    Selector(name='val-boxes', argument='')
+    """
+    return _parse("search.by", text, tuple(CHECKPOINTS))
+
+
 def _parse(key: str, text: str, known: Sequence[str]) -> Selector:
     name, _, argument = text.partition(":")
     if name not in known:

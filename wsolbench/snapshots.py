@@ -36,7 +36,7 @@ class Evaluator:
     def __init__(self, job: Job, method: Method, reader: AnnotationReader, reporter: Reporter) -> None:
         self.job, self.method = job, method
         # without ground truth val still has labels and pseudo-boxes to choose by; test has it, or `open_job` had refused
-        wanted = job.val_split.annotated or job.has_snapshots or job.pseudo is not None
+        wanted = job.val_split.annotated or job.shares_training or job.pseudo is not None
         self.splits = ({"val": job.val_split} if wanted else {}) | {"test": job.chosen.test_split}
         self._evaluate = partial(
             evaluate,
@@ -99,7 +99,7 @@ class Checkpoints(Protocol):
 @contextmanager
 def open_checkpoints(job: Job, trained: Trained, evaluator: Evaluator) -> Iterator[Checkpoints]:
     """The checkpoints among which the run's protocol chooses."""
-    if not job.has_snapshots:
+    if not job.shares_training:
         yield _Last(job, evaluator)
         return
     snapshots = Snapshots(job, trained, evaluator)
@@ -136,7 +136,9 @@ class Snapshots:
     def __init__(self, job: Job, trained: Trained, evaluator: Evaluator) -> None:
         assert trained.home is not None
         assert trained.module is not None
-        self._module, self._evaluator, self.files = trained.module, evaluator, trained.snapshots
+        self._module, self._evaluator = trained.module, evaluator
+        last = trained.home / "last.safetensors"
+        self.files = trained.snapshots if job.has_snapshots else {job.plan.steps: last}
         self.steps = list(self.files)
         self.folder = trained.home / OUTCOMES / digest(_reading(job))[:8]
         self._loaded: int | None = None

@@ -7,7 +7,7 @@ from functools import partial
 from typing import Any, Literal, TypeAlias
 
 from wsolbench.leaderboard import device
-from wsolbench.record import RunRecord
+from wsolbench.record import RunRecord, search_text
 from wsolbench.sheets import NOTHING, Document, Field, Head, Line, Mark, Sheet, Signs
 from wsolbench.standings import ANY_BACKBONE, DESCRIPTIONS, Column, Group, Row, Stat, leading
 
@@ -99,7 +99,7 @@ def source(group: Group) -> str:
     images = _named(_test_images(record) for record in records)
     seeds = sorted({seed for row in group.own_rows if not row.deterministic for seed in row.seeds})
     weights = _named(_weights(record) for row in group.own_rows if row.backbone != "-" for record in row.records)
-    searches = _named(record.ledger.get("search") for row in group.own_rows for record in row.records)
+    searches = _named(search_text(record.ledger.get("search")) for row in group.own_rows for record in row.records)
     parts = [
         f"data revision {revision}" if revision else "",
         f"data fingerprint {group.data[:12]}" if group.data else "",

@@ -1,7 +1,8 @@
 """The trained weights of a run: its own network, or a classifier that several methods share; and the states on the way there.
 
-A protocol that chooses among checkpoints trains in a folder of its own (`runs/<data set>/_trainings/<hash8>`, classifiers in
-`_classifiers`) that all such protocols share: one training serves every protocol. Snapshots are the states among which is
+A protocol that chooses among checkpoints, and a run that searches its hyper-parameters, train in a folder of their own
+(`runs/<data set>/_trainings/<hash8>`, classifiers in `_classifiers`) that all such runs share: one training serves every
+protocol, and the chosen trial is trained once. Snapshots are the states among which is
 chosen: before the first step, after every `protocol.select_every` epochs, and the last.
 """
 
@@ -62,7 +63,7 @@ def train(job: Job, method: Method, session: Session, about: dict[str, Any], rer
     """Give the method its trained weights, those of the last step."""
     if job.training == "none":
         return Trained({"train_seconds": 0.0, "train_images_per_second": None})
-    if job.training == "own" and not job.has_snapshots:
+    if job.training == "own" and not job.shares_training:
         _weights_of(job, method, method, job.directory, session)
         return Trained(training_cost(job.directory.path), method)
     module: nn.Module = method
