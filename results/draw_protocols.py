@@ -91,9 +91,11 @@ def draw_few_shot(records: list[RunRecord], stem: Path) -> None:
         for name, points in budgets.items():
             if not shots or (name == "equal epochs") == bool(found[2]):
                 points[record.method, record.backbone][shots].append(100 * value)
-    budgets = {
-        name: {key: values for key, values in points.items() if len(values) > 1} for name, points in budgets.items()
-    }
+    seeds = max(
+        (len(values) for points in budgets.values() for line in points.values() for values in line.values()), default=0
+    )
+    budgets = {name: {key: _whole(line, seeds) for key, line in points.items()} for name, points in budgets.items()}
+    budgets = {name: {key: line for key, line in points.items() if len(line) > 1} for name, points in budgets.items()}
     if not any(budgets.values()):
         print("no few-shot runs: few-shot.png is not drawn")
         return
@@ -115,7 +117,6 @@ def draw_few_shot(records: list[RunRecord], stem: Path) -> None:
         ]
         for (method, backbone), values in sorted(points.items(), key=lambda item: item[0][::-1]):
             _line(ax, method, {shots.index(at): found for at, found in values.items()})
-            seeds = max(map(len, values.values()))
             cells = [_cell(values.get(at, [])) for at in shots]
             lines.append(f"| {backbone} | {method} | {seeds} | {' | '.join(cells)} |")
         lines.append("")
@@ -129,6 +130,11 @@ def draw_few_shot(records: list[RunRecord], stem: Path) -> None:
     figure.savefig(f"{stem}.png")
     Path(f"{stem}.md").write_text("# Few shots\n\n" + "\n".join(lines), encoding="utf-8")
     print(f"{stem}.png")
+
+
+def _whole(values: dict[Any, list[float]], seeds: int) -> dict[Any, list[float]]:
+    """The points that all seeds reached: of a mean over fewer one could not tell method from luck."""
+    return {at: found for at, found in values.items() if len(found) == seeds}
 
 
 def _line(ax: Any, method: str, values: dict[int, list[float]]) -> None:
