@@ -89,7 +89,7 @@ def _sheet(title: str, methods: dict[str, list[RunRecord]], metrics: Sequence[st
         Head("method", kind="text"),
         Head("seeds", kind="text"),
         Head("checkpoint by", kind="text"),
-        *(Head(metric, f"@{short(threshold)}{_dagger(threshold)}") for metric, threshold in columns),
+        *(Head(metric, f"@{short(threshold)}{dagger(threshold)}") for metric, threshold in columns),
     )
     lines = []
     for method, table in tables.items():
@@ -98,7 +98,7 @@ def _sheet(title: str, methods: dict[str, list[RunRecord]], metrics: Sequence[st
             if any(field.text != "-" for field in fields):
                 seeds = str(len({record.seed for record in methods[method]}))
                 lines.append(
-                    Line((Field(method), Field(seeds), Field(short(checkpoint) + _dagger(checkpoint)), *fields))
+                    Line((Field(method), Field(seeds), Field(short(checkpoint) + dagger(checkpoint)), *fields))
                 )
     return Sheet(title, heads, tuple(lines), (_source(methods),))
 
@@ -123,7 +123,8 @@ def short(selector: str) -> str:
     return "val" if selector == "val-boxes" else selector
 
 
-def _dagger(selector: str) -> str:
+def dagger(selector: str) -> str:
+    """The sign of a selector that looked at test boxes."""
     return "†" if selector.startswith("test-oracle") else ""
 
 

@@ -30,7 +30,7 @@ from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 from wsolbench.boxes import threshold_grid
 from wsolbench.few_shot import BUDGETS, few_shot_points
 from wsolbench.levels import IOUS, Levels
-from wsolbench.matrix_tables import MatrixOf, matrices, short
+from wsolbench.matrix_tables import MatrixOf, dagger, matrices, short
 from wsolbench.metrics.error_classes import ErrorClass
 from wsolbench.record import RunRecord
 from wsolbench.standings import Column, Group, Row, leading
@@ -266,8 +266,10 @@ def protocol_matrix(records: Iterable[RunRecord], metric: str = "GT-known") -> F
             text = "–" if np.isnan(value) else f"{value:.1f}"
             colour: dict[str, Any] = {"color": "white" if value < 50 else "#111111"} if not np.isnan(value) else {}
             ax.text(x, y, text, ha="center", va="center", fontsize=9, **colour)
-        ax.set_xticks(range(len(each.thresholds)), [short(t) for t in each.thresholds], rotation=30, ha="right")
-        ax.set_yticks(range(len(each.checkpoints)), [short(c) for c in each.checkpoints])
+        ax.set_xticks(
+            range(len(each.thresholds)), [short(t) + dagger(t) for t in each.thresholds], rotation=30, ha="right"
+        )
+        ax.set_yticks(range(len(each.checkpoints)), [short(c) + dagger(c) for c in each.checkpoints])
         ax.tick_params(length=0, labelsize=8)
         ax.set_title(f"{each.method}, {each.backbone}", fontsize=10)
     for ax in axes[len(found) :]:
@@ -282,7 +284,7 @@ def error_classes(group: Group, of: str = "GT-known") -> Figure | None:
     rows = [row for row in group.rows if all(of in record.errors for record in row.records)]
     if not rows:
         return None
-    figure, (ax,) = _figure(1, 1, (7.2, 0.75 + 0.3 * len(rows)), legend=6, grid=False)
+    figure, (ax,) = _figure(1, 1, (7.6, 0.8 + 0.3 * len(rows)), legend=2, grid=False)
     left = np.zeros(len(rows))
     for each, (colour, hatch) in _ERRORS.items():
         shares = np.array([_share(row, of, str(each)) for row in rows])
@@ -300,7 +302,7 @@ def error_classes(group: Group, of: str = "GT-known") -> Figure | None:
     ax.invert_yaxis()
     ax.set_xlim(0, 100)
     ax.set_xlabel("images, %")
-    figure.legend(loc="outside lower center", ncols=3, frameon=False, fontsize=9)
+    figure.legend(loc="outside lower center", ncols=6, frameon=False, fontsize=8, handlelength=1.2, columnspacing=1)
     return figure
 
 
