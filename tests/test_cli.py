@@ -144,6 +144,7 @@ def test_the_command_line_is_frozen() -> None:
             "results --format --write --dataset --protocol --method --backbone --metric --sort --spread --pivot "
             "--reported --contradictions --matrix --compare --force"
         ),
+        "report": "runs -o --out --images --ids --no-maps",
         "profile": "--methods --dataset --backbone --device --batch-size --image-size --out",
         "list": "what",
         "data": "",
@@ -206,6 +207,7 @@ def test_run_composes_in_any_order_and_prints_the_table_of_its_runs(
     assert configs[0].method["area"] == 0.4
     assert (rerun, format, records) == (False, "table", ["sat/0", "cam/0", "sat/1", "cam/1"])
     printed = capsys.readouterr().out
+    assert printed.endswith(f"records: {Path('results/runs')}\nas a page: wsolbench report results\n")
     assert "4 runs: 4 done" in printed
     assert printed.index("4 runs") < printed.index("TABLE of ['sat/0'")
 
@@ -269,6 +271,10 @@ def test_run_repeats_a_config_file(stage: Stage, tmp_path: Path, capsys: pytest.
         ("run --methods sat --train.epochs=1", "options of a run are written key=value, without dashes"),
         ("run --methods sat cam", "'cam' is neither a flag nor key=value"),
         ("run --methods", "expected one argument"),
+        ("report", "the following arguments are required: RUN"),
+        ("report nowhere", "'nowhere' is no run directory and no folder of results"),
+        ("report . --images -1", "--images -1: expected a whole number from 0"),
+        ("report . -o .", "-o '.' is a folder: name a file"),
         ("leaderboard nowhere", "'nowhere' is no folder of results"),
         ("leaderboard . --format markdwn", "unknown format 'markdwn', did you mean 'markdown'?"),
         ("leaderboard . train.epochs=1", "'wsolbench leaderboard' takes no 'train.epochs=1'"),

@@ -15,7 +15,7 @@ from functools import partial
 from pathlib import Path
 from typing import NoReturn
 
-from wsolbench import __version__, board_flags, data_verbs
+from wsolbench import __version__, board_flags, data_verbs, report_flags
 from wsolbench.errors import UsageError, WsolbenchError, unknown
 from wsolbench.formats import FORMATS
 from wsolbench.overrides import names_in
@@ -202,6 +202,8 @@ def build_parser() -> argparse.ArgumentParser:
     )
     board_flags.add_flags(board)
 
+    report_flags.add_flags(verb("report", report_flags.report, report_flags.SUMMARY, report_flags.EXAMPLE))
+
     profile = verb(
         "profile",
         _profile,
@@ -296,6 +298,9 @@ def _run(arguments: argparse.Namespace, overrides: list[str]) -> int:
         from wsolbench.matrix_tables import matrix_document
 
         show(matrix_document(records))
+    finished = [(outcome.config.out, outcome.directory) for outcome in outcomes if outcome.record is not None]
+    for out in sorted({out for out, _ in finished}):
+        print(report_flags.invitation(out, [path for of, path in finished if of == out and path is not None]))
     return 1 if failed else 0
 
 
@@ -315,7 +320,7 @@ def _evaluate(arguments: argparse.Namespace, rest: list[str]) -> int:
         f"{request.method} on {arguments.dataset}/{arguments.split}: {outcome.status}{outcome.reason and f' ({outcome.reason})'}"
     )
     _print(render([outcome.record], "table"))
-    print(f"record: {outcome.directory / 'record.json'}")
+    print(report_flags.invitation(arguments.out, [outcome.directory]))
     return 0
 
 

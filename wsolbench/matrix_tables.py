@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import statistics
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from wsolbench.record import Cell, RunRecord
@@ -22,12 +23,7 @@ def matrix_document(
     records: Iterable[RunRecord], metrics: Sequence[str] = ("GT-known",), spread: Spread = "std"
 ) -> Document:
     """The matrices of all runs that have one, over seeds; runs without are left out."""
-    groups: dict[tuple[str, str, str, str], dict[str, list[RunRecord]]] = {}
-    for record in records:
-        if record.matrix:
-            fingerprint = str(record.provenance.get("data_fingerprint"))
-            group = record.dataset, record.backbone, record.protocol, fingerprint
-            groups.setdefault(group, {}).setdefault(record.method, []).append(record)
+    groups = _grouped(records)
     wanted = [metric for metric in METRICS if metric in metrics] or ["GT-known"]
     return Document(
         title="Protocols",
@@ -38,17 +34,62 @@ def matrix_document(
     )
 
 
-def _sheet(title: str, methods: dict[str, list[RunRecord]], metrics: Sequence[str], spread: Spread) -> Sheet:
-    tables = {method: _stats(records) for method, records in methods.items()}
+@dataclass(frozen=True)
+class MatrixOf:
+    """The matrix of one method over its seeds; selectors in order, least supervision first."""
+
+    method: str
+    backbone: str
+    checkpoints: tuple[str, ...]
+    thresholds: tuple[str, ...]
+    stats: dict[Key, Stat]
+
+    def has(self, metric: str) -> bool:
+        """Whether any combination has a value."""
+        return any(key[2] == metric for key in self.stats)
+
+    def mean(self, checkpoint: str, threshold: str, metric: str) -> float:
+        """A fraction; NaN where the combination does not exist."""
+        stat = self.stats.get((checkpoint, threshold, metric))
+        return float("nan") if stat is None else stat.mean
+
+
+def matrices(records: Iterable[RunRecord]) -> list[MatrixOf]:
+    """The matrices of all runs that have one, over seeds; runs on different data stay apart."""
+    found = []
+    for (_, backbone, _, _), methods in _grouped(records).items():
+        tables = {method: _stats(runs) for method, runs in methods.items()}
+        checkpoints, thresholds = _axes(tables)
+        found += [MatrixOf(method, backbone, checkpoints, thresholds, stats) for method, stats in tables.items()]
+    return found
+
+
+def _grouped(records: Iterable[RunRecord]) -> dict[tuple[str, str, str, str], dict[str, list[RunRecord]]]:
+    groups: dict[tuple[str, str, str, str], dict[str, list[RunRecord]]] = {}
+    for record in records:
+        if record.matrix:
+            fingerprint = str(record.provenance.get("data_fingerprint"))
+            group = record.dataset, record.backbone, record.protocol, fingerprint
+            groups.setdefault(group, {}).setdefault(record.method, []).append(record)
+    return groups
+
+
+def _axes(tables: dict[str, dict[Key, Stat]]) -> tuple[tuple[str, ...], tuple[str, ...]]:
     every = {key for table in tables.values() for key in table}
     checkpoints = sorted({key[0] for key in every}, key=lambda text: _CHECKPOINTS.index(parse_checkpoint(text).name))
     thresholds = sorted({key[1] for key in every}, key=lambda text: _THRESHOLDS.index(parse_threshold(text).name))
+    return tuple(checkpoints), tuple(thresholds)
+
+
+def _sheet(title: str, methods: dict[str, list[RunRecord]], metrics: Sequence[str], spread: Spread) -> Sheet:
+    tables = {method: _stats(records) for method, records in methods.items()}
+    checkpoints, thresholds = _axes(tables)
     columns = [(metric, threshold) for metric in metrics for threshold in thresholds]
     heads = (
         Head("method", kind="text"),
         Head("seeds", kind="text"),
         Head("checkpoint by", kind="text"),
-        *(Head(metric, f"@{_short(threshold)}{_dagger(threshold)}") for metric, threshold in columns),
+        *(Head(metric, f"@{short(threshold)}{dagger(threshold)}") for metric, threshold in columns),
     )
     lines = []
     for method, table in tables.items():
@@ -57,7 +98,7 @@ def _sheet(title: str, methods: dict[str, list[RunRecord]], metrics: Sequence[st
             if any(field.text != "-" for field in fields):
                 seeds = str(len({record.seed for record in methods[method]}))
                 lines.append(
-                    Line((Field(method), Field(seeds), Field(_short(checkpoint) + _dagger(checkpoint)), *fields))
+                    Line((Field(method), Field(seeds), Field(short(checkpoint) + dagger(checkpoint)), *fields))
                 )
     return Sheet(title, heads, tuple(lines), (_source(methods),))
 
@@ -77,11 +118,13 @@ def _stat(cells: Sequence[Cell]) -> Stat:
     return Stat(statistics.fmean(values), len(values), statistics.stdev(values))
 
 
-def _short(selector: str) -> str:
+def short(selector: str) -> str:
+    """A selector as tables and figures name it."""
     return "val" if selector == "val-boxes" else selector
 
 
-def _dagger(selector: str) -> str:
+def dagger(selector: str) -> str:
+    """The sign of a selector that looked at test boxes."""
     return "†" if selector.startswith("test-oracle") else ""
 
 

@@ -1,0 +1,40 @@
+"""Few-shot results of finished runs, by budget: equal optimizer steps, or equal epochs."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from typing import TypeAlias
+
+from wsolbench.record import RunRecord
+
+BUDGETS = ("equal steps", "equal epochs")
+_FEW = re.compile(r"(?:(\d+)shot|full)(\+budget=epochs)?$")
+
+Points: TypeAlias = dict[tuple[str, str], dict[int, list[float]]]
+"""Method and backbone -> training images per class, 0 for all of them -> percent of each seed."""
+
+
+def few_shot_points(records: Iterable[RunRecord], column: str = "GT-known@val") -> dict[str, Points]:
+    """Per budget what runs of `full` and `<k>shot` reached.
+
+    Left out: methods that train nothing, points of fewer seeds than the others of a method, methods with one point.
+    """
+    budgets: dict[str, Points] = {name: {} for name in BUDGETS}
+    for record in records:
+        found = _FEW.fullmatch(record.protocol)
+        value = next((cell.value for cell in record.cells if cell.column == column), None)
+        if found is None or value is None or record.ledger.get("training") in ("none", "elsewhere"):
+            continue
+        shots = int(found[1] or 0)
+        for name, points in budgets.items():
+            if not shots or (name == "equal epochs") == bool(found[2]):
+                points.setdefault((record.method, record.backbone), {}).setdefault(shots, []).append(100 * value)
+    whole = {name: {key: _whole(values) for key, values in points.items()} for name, points in budgets.items()}
+    return {name: {key: values for key, values in points.items() if len(values) > 1} for name, points in whole.items()}
+
+
+def _whole(values: dict[int, list[float]]) -> dict[int, list[float]]:
+    """The points that all seeds reached: of a mean over fewer one could not tell method from luck."""
+    seeds = max(map(len, values.values()))
+    return {shots: found for shots, found in values.items() if len(found) == seeds}
