@@ -6,13 +6,14 @@ import csv
 import gzip
 import json
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from engine_fakes import FakeSplit, SharedB, fake_config
+from engine_fakes import FakeData, FakeSplit, SharedB, fake_config
 
 import wsolbench.engine
 import wsolbench.registry
@@ -23,7 +24,9 @@ from wsolbench.engine import load_run, run
 from wsolbench.errors import UsageError, WsolbenchError
 from wsolbench.job import Session, open_job, resolve_device
 from wsolbench.levels import load_levels
+from wsolbench.protocol import AnnotationReader
 from wsolbench.record import SCHEMA, Cell, RunRecord, comparable, read_record
+from wsolbench.selectors import Checkpoint
 
 
 def finished(config: RunConfig, session: Session | None = None, **options: Any) -> RunRecord:
@@ -236,6 +239,20 @@ def test_the_ledger_counts_every_image_whose_annotation_was_read(
         if use["purpose"] == "scoring" and use["kind"] == "boxes"
     }
     assert scored == {name: len(ids) for name, ids in asked.items()} == {"val": 6, "test": 12}
+
+
+def test_what_pretraining_saw_of_the_data_is_in_the_ledger(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    whole = FakeData.info.fget
+    seen = replace(whole(FakeData(FakeData.Config())), imagenet_overlap="drawn from ImageNet")
+    monkeypatch.setattr(FakeData, "info", property(lambda self: seen))
+    ledgers = {}
+    for pretrained in (True, False):
+        job = open_job(fake_config(tmp_path, backbone="resnet10t", pretrained=pretrained), Session())
+        ledgers[pretrained] = wsolbench.engine._ledger(
+            job, AnnotationReader(), {"test": []}, Checkpoint(0, "last"), None
+        )
+    assert ledgers[True]["pretraining_overlap"] == "drawn from ImageNet"
+    assert "pretraining_overlap" not in ledgers[False]
 
 
 # --- training kinds --------------------------------------------------------------------------------------------------

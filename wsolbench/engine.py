@@ -246,12 +246,19 @@ def _ledger(
         "checkpoints": chosen.candidates,
         "threshold": threshold and threshold.by,
         "weights": job.weights,
+        **_overlap(job),
         "start": config.checkpoint and {"path": config.checkpoint, "sha256": job.identity["checkpoint"]},
         "seeds": [config.seed],
         "search": config.search.found or "none (untuned)",
         "test_images": len(splits["test"]),
         **job.chosen.ledger(),
     }
+
+
+def _overlap(job: Job) -> dict[str, str]:
+    """What ImageNet's pretrained weights have seen of the data, where it is known; the embedded ones saw other symbols."""
+    seen = job.dataset.info.imagenet_overlap
+    return {"pretraining_overlap": seen} if seen and job.weights and job.weights["source"] == "timm" else {}
 
 
 def _notes(job: Job, trained: Trained) -> list[str]:
