@@ -26,6 +26,7 @@ from wsolbench.job import Session, open_job, resolve_device
 from wsolbench.levels import load_levels
 from wsolbench.protocol import AnnotationReader
 from wsolbench.record import SCHEMA, Cell, RunRecord, comparable, read_record
+from wsolbench.rundir import digest
 from wsolbench.selectors import Checkpoint
 
 
@@ -253,6 +254,17 @@ def test_what_pretraining_saw_of_the_data_is_in_the_ledger(tmp_path: Path, monke
         )
     assert ledgers[True]["pretraining_overlap"] == "drawn from ImageNet"
     assert "pretraining_overlap" not in ledgers[False]
+
+
+@pytest.mark.parametrize(("method", "name"), [("shared-a", "classifier.json"), ("tiny", "training.json")])
+def test_what_a_shared_training_says_of_itself_is_what_its_folder_is_named_after(
+    tmp_path: Path, method: str, name: str
+) -> None:
+    finished(fake_config(tmp_path, method, checkpoint="val-boxes"))
+    (path,) = tmp_path.glob(f"runs/*/_*/*/{name}")
+    content = json.loads(path.read_text())
+    assert content.pop("hash") == digest(content)
+    assert path.parent.name == digest(content)[:8]
 
 
 # --- training kinds --------------------------------------------------------------------------------------------------

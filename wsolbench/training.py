@@ -70,10 +70,10 @@ def train(job: Job, method: Method, session: Session, about: dict[str, Any], rer
     if job.training == "classifier":
         assert isinstance(method.classifier, nn.Module)
         module = method.classifier
-    with shared_home(job, method, module, session, about, rerun) as home:
+    identity = training_identity(job, method, module)  # of the weights it starts from
+    with shared_home(job, identity, session, about, rerun) as home:
         _weights_of(job, method, module, home, session)
         if not home.is_done():
-            identity = training_identity(job, method, module)
             home.finish(json.dumps({"hash": home.hash, **plain(identity)}, indent=2) + "\n")
         session.trained.add(home.path)
     return Trained(training_cost(home.path), module, home.path, home.commits())
@@ -81,10 +81,10 @@ def train(job: Job, method: Method, session: Session, about: dict[str, Any], rer
 
 @contextmanager
 def shared_home(
-    job: Job, method: Method, module: nn.Module, session: Session, about: dict[str, Any], rerun: bool
+    job: Job, identity: dict[str, Any], session: Session, about: dict[str, Any], rerun: bool
 ) -> Iterator[RunDirectory]:
     """The folder of a training that several runs share, locked: whoever comes second reads what the first has trained."""
-    hash = digest(training_identity(job, method, module))
+    hash = digest(identity)
     place, done = (
         (classifier_path, "classifier.json") if job.training == "classifier" else (training_path, "training.json")
     )
