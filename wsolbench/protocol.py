@@ -102,14 +102,14 @@ def draw_per_class(split: Split, count: int, *, revision: str, seed: int, what: 
         seed: of the run.
         what: what the images are for, e.g. "training"; draws for different purposes are independent.
     """
-    by_class = _by_class(split)
+    by_class = images_by_class(split.labels)
     smallest = min(by_class, key=lambda label: len(by_class[label]))
     if len(by_class[smallest]) < count:
         raise UsageError(
             f"{count} {what} images per class were asked for, but class {smallest} has only {len(by_class[smallest])}; "
             f"ask for at most {len(by_class[smallest])}"
         )
-    return _first(split, by_class, lambda members: count, revision, seed, what)
+    return first_of_each_class(split.ids, by_class, lambda images: count, revision=revision, seed=seed, what=what)
 
 
 def draw_fraction(split: Split, fraction: float, *, revision: str, seed: int, what: str) -> list[int]:
@@ -117,30 +117,43 @@ def draw_fraction(split: Split, fraction: float, *, revision: str, seed: int, wh
 
     The order of a class is that of `draw_per_class`: smaller shares lie in larger ones, and few shots in both.
     """
-    return _first(
-        split, _by_class(split), lambda members: math.ceil(round(fraction * len(members), 9)), revision, seed, what
-    )
+    by_class = images_by_class(split.labels)
+
+    def share(images: int) -> int:
+        return math.ceil(round(fraction * images, 9))
+
+    return first_of_each_class(split.ids, by_class, share, revision=revision, seed=seed, what=what)
 
 
-def _by_class(split: Split) -> dict[int, list[int]]:
+def images_by_class(labels: npt.NDArray[np.int64]) -> dict[int, list[int]]:
+    """The indices of each class's images, in order of appearance."""
     by_class: dict[int, list[int]] = {}
-    for index, label in enumerate(split.labels.tolist()):
+    for index, label in enumerate(labels.tolist()):
         by_class.setdefault(label, []).append(index)
     return by_class
 
 
-def _first(
-    split: Split, by_class: dict[int, list[int]], count: Callable[[list[int]], int], revision: str, seed: int, what: str
+def first_of_each_class(
+    ids: Sequence[str],
+    by_class: Mapping[int, Sequence[int]],
+    count: Callable[[int], int],
+    *,
+    revision: str,
+    seed: int,
+    what: str,
 ) -> list[int]:
-    """The first images of every class in the class's own order."""
+    """The first images of every class in the class's own order (see `draw_per_class`), in order of id.
+
+    `count` says how many of a class of so many images.
+    """
     drawn = [
         index
         for label, members in by_class.items()
-        for index in sorted(members, key=lambda i: (stable_seed(what, revision, seed, label, split.ids[i]), i))[
-            : count(members)
+        for index in sorted(members, key=lambda i: (stable_seed(what, revision, seed, label, ids[i]), i))[
+            : count(len(members))
         ]
     ]
-    return sorted(drawn, key=lambda index: split.ids[index])
+    return sorted(drawn, key=lambda index: ids[index])
 
 
 @dataclass(frozen=True)

@@ -5,9 +5,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from wsolbench.data import stable_seed
 from wsolbench.errors import UsageError
 from wsolbench.metadata import Metadata
+from wsolbench.protocol import first_of_each_class, images_by_class
 
 
 @dataclass(frozen=True)
@@ -44,20 +44,13 @@ class HoldOut:
         Raises:
             UsageError: a class would have no image left to train on.
         """
-        members: dict[int, list[int]] = {}
-        for index, label in enumerate(lists.labels.tolist()):
-            members.setdefault(label, []).append(index)
-        held: set[int] = set()
-        what = "hold-out"  # draws for different purposes are independent
-        for label, indices in members.items():
-            count = self.of(len(indices))
-            if count >= len(indices):
+        by_class = images_by_class(lists.labels)
+        for label, images in by_class.items():
+            if (count := self.of(len(images))) >= len(images):
                 raise UsageError(
                     f"dataset.holdout={self.amount:g} takes {count} images of every class out of train, but class {label} has "
-                    f"only {len(indices)}; ask for less"
+                    f"only {len(images)}; ask for less"
                 )
-            drawn = sorted(
-                indices, key=lambda i: (stable_seed(what, revision, self.seed, lists.labels[i], lists.ids[i]), i)
-            )
-            held.update(drawn[:count])
-        return [i for i in range(len(lists)) if i not in held], sorted(held, key=lambda i: lists.ids[i])
+        drawn = first_of_each_class(lists.ids, by_class, self.of, revision=revision, seed=self.seed, what="hold-out")
+        held = set(drawn)
+        return [i for i in range(len(lists)) if i not in held], drawn
