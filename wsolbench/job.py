@@ -140,9 +140,8 @@ def open_job(config: RunConfig, session: Session) -> Job:
     pseudo = protocol.pseudo_boxes and read_pseudo_boxes(protocol.pseudo_boxes, chosen.val_split)
     checkpoint, threshold = _selectors(protocol, pseudo)
     if pseudo and PSEUDO in (checkpoint.name, threshold.name) and not protocol.name.endswith(f"+{pseudo.source}"):
-        protocol = replace(
-            protocol, name=f"{protocol.name}+{pseudo.source}"
-        )  # boxes of another source, another protocol
+        # boxes of another source, another protocol
+        protocol = replace(protocol, name=f"{protocol.name}+{pseudo.source}")
         config = replace(config, protocol=protocol)
     convention, convention_split = _convention(config, dataset, chosen, session)
     backbone = config.backbone or method_class.default_backbone

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from functools import partial
 
 from wsolbench.cells import protocol_cells
 from wsolbench.job import Job
@@ -46,7 +47,7 @@ def protocol_matrix(
     for selector in by_checkpoint:
         checkpoint = choose_checkpoint(reader, selector, steps, outcomes, job.settings(selector))
         for other in by_threshold:
-            at = choose_threshold(reader, other, _of(outcomes, checkpoint), job.settings(other))
+            at = choose_threshold(reader, other, partial(outcomes, checkpoint.step), job.settings(other))
             cells += _cells(outcomes(checkpoint.step, "test"), checkpoint, at, job.config.evaluate.interval)
     return cells
 
@@ -56,10 +57,6 @@ def _cells(test: Levels, checkpoint: Checkpoint, threshold: Threshold, interval:
         replace(cell, oracle=cell.oracle or checkpoint.oracle)
         for cell in protocol_cells(test, threshold, interval, checkpoint.by)
     ]
-
-
-def _of(outcomes: Callable[[int, str], Levels], checkpoint: Checkpoint) -> Callable[[str], Levels]:
-    return lambda name: outcomes(checkpoint.step, name)
 
 
 def _there(job: Job, names: Sequence[str]) -> list[Selector]:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
@@ -285,7 +286,7 @@ def choose_checkpoint(
         return Checkpoint(steps[-1], LAST)
     scores, oracle = [], False
     for step in steps:
-        look = Look(reader, lambda name, step=step: outcomes(step, name), "checkpoint selection")  # type: ignore[misc]
+        look = Look(reader, partial(outcomes, step), "checkpoint selection")
         scores.append(CHECKPOINTS[selector.name](look, settings))
         oracle |= look.oracle
     best = int(np.argmax(scores))
