@@ -34,7 +34,7 @@ class Numerics:
     def prepare(self, method: Method) -> None:
         """Lay weights out channels-last and compile `loss` and `localize`, in place; names of the state stay as they are."""
         if self.channels_last:
-            method.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+            method.to(memory_format=torch.channels_last)
         if self.compile:
             method.loss = torch.compile(method.loss)  # type: ignore[method-assign]
             method.localize = torch.compile(method.localize)  # type: ignore[method-assign]
