@@ -11,6 +11,7 @@ import pytest
 from rich.console import Console
 
 from wsolbench.errors import UsageError, WsolbenchError
+from wsolbench.identity import IDLE_IN, YOUNG
 from wsolbench.leaderboard import load_records, render, summarise, write_results
 from wsolbench.record import SCHEMA, Cell, RunRecord
 from wsolbench.standings import Column, Group, Row
@@ -199,6 +200,35 @@ def test_different_settings_are_different_rows_and_idle_ones_are_not() -> None:
         ("sat (area=0.3, epochs=3)", (0,)),
         ("sat (epochs=9)", (0,)),
     ]
+
+
+IDLE_KEYS = [(owner, key, 7) for owner, keys in IDLE_IN.items() for key in keys if key != "pseudo_boxes"]
+
+
+@pytest.mark.parametrize(("owner", "key", "default"), [*YOUNG, *IDLE_KEYS])
+def test_a_record_from_before_a_key_existed_is_in_the_row_of_its_default(owner: str, key: str, default: Any) -> None:
+    older, newer, other = record(seed=0), record(seed=1), record(seed=2)
+    newer.config[owner] = newer.config.get(owner, {}) | {key: default}
+    other.config[owner] = other.config.get(owner, {}) | {key: "another"}
+    [group] = summarise([older, newer, other])
+    together = (0, 1, 2) if (owner, key, 7) in IDLE_KEYS else (0, 1)
+    assert together in {row.seeds for row in group.rows}
+
+
+def test_files_named_outside_the_hash_tell_rows_apart_by_content_not_by_path() -> None:
+    def started(seed: int, path: str, sha256: str) -> RunRecord:
+        made = record(seed=seed)
+        made.config["checkpoint"] = path
+        made.ledger["start"] = {"path": path, "sha256": sha256}
+        return made
+
+    [group] = summarise(
+        [started(0, "a.pth", "01234567ab"), started(1, "b.pth", "01234567ab"), started(2, "a.pth", "f00d")]
+    )
+    assert {row.label: row.seeds for row in group.rows} == {
+        "cam (checkpoint=01234567)": (0, 1),
+        "cam (checkpoint=f00d)": (2,),
+    }
 
 
 def test_runs_of_different_devices_are_not_averaged() -> None:

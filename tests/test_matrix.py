@@ -216,6 +216,15 @@ def test_the_protocol_is_named_after_the_source_of_its_pseudo_boxes(tmp_path: Pa
     assert made.protocol.name == "realistic"
 
 
+def test_the_ledger_says_whose_pseudo_boxes_and_which_models_made_them(tmp_path: Path, pseudo: Path) -> None:
+    (pseudo / "source.json").write_text(json.dumps({"source": "rpn", "external": "a detector trained with boxes"}))
+    record, _ = done(config(tmp_path, threshold="val-pseudo", pseudo_boxes=str(pseudo)))
+    told = record.ledger["pseudo_boxes"]
+    assert (told["source"], told["external"]) == ("rpn", "a detector trained with boxes")
+    assert told["sha256"] == read_pseudo_boxes(pseudo, FakeSplit("val", 4)).sha256
+    assert "pseudo_boxes" not in done(config(tmp_path))[0].ledger
+
+
 def test_pseudo_boxes_of_another_source_are_refused(tmp_path: Path, pseudo: Path) -> None:
     with pytest.raises(UsageError, match=r"chooses by 'val-pseudo:rpn', but .* holds pseudo-boxes of 'moved'"):
         open_job(config(tmp_path, threshold="val-pseudo:rpn", pseudo_boxes=str(pseudo)), Session())

@@ -13,6 +13,7 @@ from matplotlib.figure import Figure
 from PIL import Image
 
 from wsolbench import plots
+from wsolbench.few_shot import few_shot_points
 from wsolbench.leaderboard import summarise
 from wsolbench.record import Cell, RunRecord
 
@@ -102,6 +103,16 @@ def test_throughput_and_few_shot_and_matrix(tmp_path: Path) -> None:
     assert {text.get_text() for text in matrix.axes[0].texts} == {"50.0", "25.0"}
     assert plots.few_shot(runs()[:1]) is None
     assert plots.protocol_matrix(runs()) is None
+
+
+def test_few_shots_of_other_settings_are_another_curve_and_a_repeated_seed_counts_once() -> None:
+    made = [replace(each, protocol=protocol) for each in runs()[:2] for protocol in ("1shot", "full")]
+    again = [replace(each, provenance=each.provenance | {"created": "2026-01-01"}) for each in made]
+    other = [replace(each, config=each.config | {"train": {"lr": 0.5}}) for each in made]
+    points = few_shot_points([*made, *again, *other])["equal steps"]
+    assert {key: [*map(len, values.values())] for key, values in points.items()} == {
+        ("sat", "vit"): [2, 2], ("sat (lr=0.5)", "vit"): [2, 2]
+    }  # fmt: skip
 
 
 @pytest.mark.parametrize("suffix", ["png", "pdf", "svg"])

@@ -58,12 +58,17 @@ class Sealed:
 
 
 @pytest.mark.parametrize(
-    ("generator", "source"),
-    [("selective_search_bboxs", "selective-search"), ("clip_maps", "clip"), ("rpn_bboxs", "rpn")],
+    ("generator", "source", "external"),
+    [
+        ("selective_search_bboxs", "selective-search", None),
+        ("clip_maps", "clip", "CLIP, pretrained with images and captions"),
+        ("rpn_bboxs", "rpn", "a pretrained region proposal network"),
+    ],
 )
-def test_released_files_are_read_and_ground_truth_is_not(tmp_path, split, generator, source):
+def test_released_files_are_read_and_ground_truth_is_not(tmp_path, split, generator, source, external):
     pseudo = read_pseudo_boxes(released(tmp_path, split, generator=generator), Sealed(split))
-    assert (pseudo.source, len(pseudo), list(pseudo.boxes)) == (source, 6, split.ids)
+    assert (pseudo.source, pseudo.external) == (source, external)
+    assert (len(pseudo), list(pseudo.boxes)) == (6, split.ids)
     assert pseudo.boxes[split.ids[3]].tolist() == [1, 2, 23, 33]
     assert pseudo.boxes[split.ids[3]].dtype == np.int64
     annotation = pseudo.annotation(split.ids[5])
@@ -137,8 +142,12 @@ def test_the_source_is_what_the_files_say(tmp_path, split):
     folder = released(tmp_path, split)
     mine = folder.rename(tmp_path / "my boxes")
     assert read_pseudo_boxes(mine, split).source == "my-boxes"
+    assert read_pseudo_boxes(mine, split).external == "unknown"
     (mine / "source.json").write_text(json.dumps({"source": "a:b"}))
     assert read_pseudo_boxes(mine, split).source == "a-b"
+    for external, told in ((None, None), ("a detector", "a detector"), (["x"], "['x']")):
+        (mine / "source.json").write_text(json.dumps({"source": "mine", "external": external}))
+        assert read_pseudo_boxes(mine, split).external == told
     for wrong in ("{", "[]", "{}", '{"source": 3}', '{"source": ""}'):
         (mine / "source.json").write_text(wrong)
         assert "source.json" in refused(mine, split)

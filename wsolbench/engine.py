@@ -247,12 +247,21 @@ def _ledger(
         "threshold": threshold and threshold.by,
         "weights": job.weights,
         **_overlap(job),
+        **_pseudo_boxes(job),
         "start": config.checkpoint and {"path": config.checkpoint, "sha256": job.identity["checkpoint"]},
         "seeds": [config.seed],
         "search": config.search.found or "none (untuned)",
         "test_images": len(splits["test"]),
         **job.chosen.ledger(),
     }
+
+
+def _pseudo_boxes(job: Job) -> dict[str, Any]:
+    """Whose boxes stood in for those of val, by content, and which models of others had a part in them."""
+    pseudo = job.pseudo
+    if pseudo is None:
+        return {}
+    return {"pseudo_boxes": {"source": pseudo.source, "sha256": pseudo.sha256, "external": pseudo.external}}
 
 
 def _overlap(job: Job) -> dict[str, str]:

@@ -6,13 +6,14 @@ import re
 from collections.abc import Iterable
 from typing import TypeAlias
 
+from wsolbench.leaderboard import summarise
 from wsolbench.record import RunRecord
 
 BUDGETS = ("equal steps", "equal epochs")
 _FEW = re.compile(r"(?:(\d+)shot|full)(\+budget=epochs)?$")
 
 Points: TypeAlias = dict[tuple[str, str], dict[int, list[float]]]
-"""Method and backbone -> training images per class, 0 for all of them -> percent of each seed."""
+"""Method (with what tells its settings apart) and backbone -> training images per class, 0 for all of them -> percent of each seed."""
 
 
 def few_shot_points(records: Iterable[RunRecord], column: str = "GT-known@val") -> dict[str, Points]:
@@ -21,15 +22,17 @@ def few_shot_points(records: Iterable[RunRecord], column: str = "GT-known@val") 
     Left out: methods that train nothing, points of fewer seeds than the others of a method, methods with one point.
     """
     budgets: dict[str, Points] = {name: {} for name in BUDGETS}
-    for record in records:
-        found = _FEW.fullmatch(record.protocol)
-        value = next((cell.value for cell in record.cells if cell.column == column), None)
-        if found is None or value is None or record.ledger.get("training") in ("none", "elsewhere"):
-            continue
-        shots = int(found[1] or 0)
-        for name, points in budgets.items():
-            if not shots or (name == "equal epochs") == bool(found[2]):
-                points.setdefault((record.method, record.backbone), {}).setdefault(shots, []).append(100 * value)
+    for group in summarise(record for record in records if _FEW.fullmatch(record.protocol)):
+        found = _FEW.fullmatch(group.protocol)
+        assert found is not None
+        for row in group.own_rows:
+            values = [100 * cell.value for record in row.records for cell in record.cells if cell.column == column]
+            if not values or row.records[0].ledger.get("training") in ("none", "elsewhere"):
+                continue
+            shots = int(found[1] or 0)
+            for name, points in budgets.items():
+                if not shots or (name == "equal epochs") == bool(found[2]):
+                    points.setdefault((row.label, row.backbone), {}).setdefault(shots, []).extend(values)
     whole = {name: {key: _whole(values) for key, values in points.items()} for name, points in budgets.items()}
     return {name: {key: values for key, values in points.items() if len(values) > 1} for name, points in whole.items()}
 

@@ -13,6 +13,7 @@ from wsolbench.config import ProtocolConfig, RunConfig, build_dataset_config, bu
 from wsolbench.conventions import CONVENTIONS, Convention, get_convention
 from wsolbench.data import Dataset, Split, create_dataset
 from wsolbench.errors import UsageError
+from wsolbench.identity import deciding_values
 from wsolbench.method import Method, Training
 from wsolbench.preflight import check_device, check_writable
 from wsolbench.progress import Reporter, Silent
@@ -23,16 +24,6 @@ from wsolbench.rundir import RunDirectory, digest, file_sha256, plain, run_path
 from wsolbench.search_space import Search, open_search, untuned_name
 from wsolbench.selectors import LAST, PSEUDO, Selector, Settings, parse_checkpoint, parse_threshold
 from wsolbench.subsets import Chosen, choose_images, protocol_name
-
-IDLE = ("out", "root", "device", "experiment", "recipe", "checkpoint")  # top-level keys that cannot change a number
-STATED = ("data", "search")  # top-level keys whose consequences are in the identity, e.g. which images, not who chose
-YOUNG = (  # keys that older runs do not know: their hashes hold at the default
-    ("evaluate", "convention", "reference"),
-    ("protocol", "fraction", None),
-    ("protocol", "select_every", 1),
-    ("protocol", "matrix", False),
-)
-IDLE_IN = {"protocol": ("pseudo_boxes",), "train": ("workers",), "evaluate": ("workers", "threads", "save_every")}
 
 
 @dataclass
@@ -252,13 +243,7 @@ def _options(build: Any, cls: type[Any], chosen: dict[str, Any]) -> dict[str, An
 
 def _deciding(config: RunConfig) -> dict[str, Any]:
     """The configuration without what cannot change a number."""
-    content: dict[str, Any] = plain(config)
-    for owner, keys in IDLE_IN.items():
-        content[owner] = {name: value for name, value in content[owner].items() if name not in keys}
-    for owner, key, default in YOUNG:
-        if content[owner][key] == default:
-            del content[owner][key]
-    return {name: value for name, value in content.items() if name not in (*IDLE, *STATED)}
+    return deciding_values(plain(config))
 
 
 def _weights(config: RunConfig, backbone: str | None) -> dict[str, Any] | None:

@@ -11,7 +11,7 @@ import re
 import statistics
 import sys
 from collections import defaultdict
-from collections.abc import Callable, Hashable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -29,15 +29,10 @@ from wsolbench.standings import (
     columns_of,
     order_rows,
 )
+from wsolbench.variants import differences, flat, untrained, variant_of
 
 if TYPE_CHECKING:
     from rich.console import Console
-
-# Options which cannot move a number (the run's hash leaves them out too), and those which a group or the seeds stand for.
-_IDLE = re.compile(
-    r"seed|out|root|experiment|recipe|device|backbone|dataset(\..*)?|method\.name|protocol\.name|train\.workers"
-    r"|evaluate\.(workers|threads|save_every)|search\.found\..*"
-)
 
 
 def _warn(message: str) -> None:
@@ -144,8 +139,8 @@ def _dataset_labels(samples: Sequence[RunRecord]) -> dict[tuple[str, str], str]:
         by_name[record.dataset].setdefault(_data_key(record), record)
     labels = {}
     for name, variants in by_name.items():
-        options = [_flat(record.config.get("dataset") or {}) for record in variants.values()]
-        suffixes = _differences(options)
+        options = [flat(record.config.get("dataset") or {}) for record in variants.values()]
+        suffixes = differences(options)
         for (key, record), suffix in zip(variants.items(), suffixes, strict=True):
             if len(variants) > 1 and (not suffix or suffixes.count(suffix) > 1):
                 print_ = str(record.provenance.get("data_fingerprint") or key)[:8]
@@ -154,70 +149,16 @@ def _dataset_labels(samples: Sequence[RunRecord]) -> dict[tuple[str, str], str]:
     return labels
 
 
-def _flat(options: dict[str, Any], prefix: str = "") -> dict[str, Hashable]:
-    """Nested options as dotted keys with hashable values; None is left out, as if never given."""
-    result: dict[str, Hashable] = {}
-    for key, value in options.items():
-        if isinstance(value, dict):
-            result |= _flat(value, f"{prefix}{key}.")
-        elif value is not None:
-            result[f"{prefix}{key}"] = json.dumps(value) if isinstance(value, list) else value
-    return result
-
-
-def untrained(record: RunRecord) -> bool:
-    """Nothing was trained for the run: a control or a trivial baseline."""
-    training = record.ledger.get("training")
-    if training is not None:
-        return bool(training == "none")
-    return not record.cost.get("train_seconds") and not record.cost.get("trainable")
-
-
-def device(record: RunRecord) -> str:
-    """The device a run used and its name, as one text."""
-    kind, name = record.provenance.get("device"), record.provenance.get("device_name")
-    return f"{kind or 'unknown device'} ({name})" if name else str(kind or "unknown device")
-
-
-def _identity(record: RunRecord) -> dict[str, Hashable]:
-    """All that makes a run what it is, but for the seed and what its group says."""
-    options = {key: value for key, value in _flat(record.config).items() if not _IDLE.fullmatch(key)}
-    found = (record.config.get("search") or {}).get("found") or {}
-    if found:  # the search decides: its seeds are one row, whatever each of them chose
-        options = {key: value for key, value in options.items() if key not in found["distributions"]}
-        options["search.space"] = f"{found['space']} {found['space_sha256'][:8]}"
-    if untrained(record):  # a sweep over training settings does not make a second centre box
-        options = {key: value for key, value in options.items() if not key.startswith("train.")}
-    weights = str(record.provenance.get("weights_sha256") or "none")[:8]
-    version = str(record.provenance.get("method_version"))
-    made = {"device": device(record), "weights": weights, "version": version}
-    return options | made | {"data": str(record.provenance.get("data_fingerprint") or "")[:8]}
-
-
-def _differences(options: Sequence[dict[str, Hashable]], limit: int = 3) -> list[str]:
-    """For each of several option sets, the options in which they differ, as "key=value, ..." with short keys."""
-    missing = object()
-    keys = sorted({key for each in options for key in each})
-    differing = [key for key in keys if len({each.get(key, missing) for each in options}) > 1]
-    tails = [key.rsplit(".", 1)[-1] for key in differing]
-    names = {key: tail if tails.count(tail) == 1 else key for key, tail in zip(differing, tails, strict=True)}
-    texts = []
-    for each in options:
-        parts = [f"{names[key]}={each[key]}" for key in differing if key in each]
-        texts.append(", ".join(parts[:limit]) + (f", {len(parts) - limit} more" if len(parts) > limit else ""))
-    return texts
-
-
 def _rows(records: Sequence[RunRecord]) -> tuple[list[Row], list[str]]:
     """Rows of one group without marks, and what a reader must know about how they were made."""
     by_method: dict[str, dict[tuple[Any, ...], list[RunRecord]]] = defaultdict(lambda: defaultdict(list))
     for record in records:
-        identity = tuple(sorted(_identity(record).items(), key=lambda item: item[0]))
+        identity = tuple(sorted(variant_of(record).items(), key=lambda item: item[0]))
         by_method[record.method][identity].append(record)
     rows: list[Row] = []
     notes: dict[str, list[str]] = {}  # sentence -> the rows it is about
     for method, variants in by_method.items():
-        suffixes = _differences([dict(identity) for identity in variants])
+        suffixes = differences([dict(identity) for identity in variants])
         for runs, suffix in zip(variants.values(), suffixes, strict=True):
             if suffixes.count(suffix) > 1:
                 suffix = ", ".join(filter(None, (suffix, runs[0].hash[:8])))

@@ -7,10 +7,12 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from wsolbench.leaderboard import summarise
+from wsolbench.protocol_steps import falls_sheet
 from wsolbench.record import Cell, RunRecord
 from wsolbench.selectors import LAST, parse_checkpoint, parse_threshold
 from wsolbench.sheets import Document, Field, Head, Line, Sheet, Signs
-from wsolbench.standings import Stat
+from wsolbench.standings import Group, Row, Stat
 from wsolbench.tables import Spread, field_of
 
 METRICS = ("GT-known", "Top-1 Loc")
@@ -22,14 +24,15 @@ Key = tuple[str, str, str]  # checkpoint's selector, threshold's, metric
 def matrix_document(
     records: Iterable[RunRecord], metrics: Sequence[str] = ("GT-known",), spread: Spread = "std"
 ) -> Document:
-    """The matrices of all runs that have one, over seeds; runs without are left out."""
-    groups = _grouped(records)
+    """The matrices of all runs that have one, over seeds, each followed by how far its methods fall; others are left out."""
+    groups = _groups(records)
     wanted = [metric for metric in METRICS if metric in metrics] or ["GT-known"]
+    sheets = [(_sheet(group, wanted, spread), falls_sheet(group, wanted, spread)) for group in groups]
     return Document(
         title="Protocols",
-        sheets=tuple(_sheet(" | ".join(group[:3]), methods, wanted, spread) for group, methods in groups.items()),
-        legend=lambda signs: _legend(signs, groups.values(), spread),
-        records=[row for group, methods in groups.items() for row in _tidy(group, methods)],
+        sheets=tuple(sheet for pair in sheets for sheet in pair if sheet is not None),
+        legend=lambda signs: _legend(signs, groups, spread),
+        records=[row for group in groups for row in _tidy(group)],
         empty="No finished run has a protocol matrix: 'wsolbench run --methods A,B --protocol matrix' makes some.",
     )
 
@@ -55,23 +58,22 @@ class MatrixOf:
 
 
 def matrices(records: Iterable[RunRecord]) -> list[MatrixOf]:
-    """The matrices of all runs that have one, over seeds; runs on different data stay apart."""
+    """The matrices of all runs that have one, over seeds; runs on different data or of other settings stay apart."""
     found = []
-    for (_, backbone, _, _), methods in _grouped(records).items():
-        tables = {method: _stats(runs) for method, runs in methods.items()}
+    for group in _groups(records):
+        tables = {row.label: _stats(row) for row in _rows(group)}
         checkpoints, thresholds = _axes(tables)
-        found += [MatrixOf(method, backbone, checkpoints, thresholds, stats) for method, stats in tables.items()]
+        found += [MatrixOf(label, group.backbone, checkpoints, thresholds, stats) for label, stats in tables.items()]
     return found
 
 
-def _grouped(records: Iterable[RunRecord]) -> dict[tuple[str, str, str, str], dict[str, list[RunRecord]]]:
-    groups: dict[tuple[str, str, str, str], dict[str, list[RunRecord]]] = {}
-    for record in records:
-        if record.matrix:
-            fingerprint = str(record.provenance.get("data_fingerprint"))
-            group = record.dataset, record.backbone, record.protocol, fingerprint
-            groups.setdefault(group, {}).setdefault(record.method, []).append(record)
-    return groups
+def _groups(records: Iterable[RunRecord]) -> list[Group]:
+    groups = summarise(record for record in records if record.matrix)
+    return [group for group in groups if group.own_rows]
+
+
+def _rows(group: Group) -> list[Row]:
+    return sorted(group.own_rows, key=lambda row: row.label)
 
 
 def _axes(tables: dict[str, dict[Key, Stat]]) -> tuple[tuple[str, ...], tuple[str, ...]]:
@@ -81,8 +83,9 @@ def _axes(tables: dict[str, dict[Key, Stat]]) -> tuple[tuple[str, ...], tuple[st
     return tuple(checkpoints), tuple(thresholds)
 
 
-def _sheet(title: str, methods: dict[str, list[RunRecord]], metrics: Sequence[str], spread: Spread) -> Sheet:
-    tables = {method: _stats(records) for method, records in methods.items()}
+def _sheet(group: Group, metrics: Sequence[str], spread: Spread) -> Sheet:
+    rows = _rows(group)
+    tables = {row.label: _stats(row) for row in rows}
     checkpoints, thresholds = _axes(tables)
     columns = [(metric, threshold) for metric in metrics for threshold in thresholds]
     heads = (
@@ -92,20 +95,18 @@ def _sheet(title: str, methods: dict[str, list[RunRecord]], metrics: Sequence[st
         *(Head(metric, f"@{short(threshold)}{dagger(threshold)}") for metric, threshold in columns),
     )
     lines = []
-    for method, table in tables.items():
+    for row in rows:
         for checkpoint in checkpoints:
-            fields = [field_of(table.get((checkpoint, at, metric)), (), spread) for metric, at in columns]
+            fields = [field_of(tables[row.label].get((checkpoint, at, metric)), (), spread) for metric, at in columns]
             if any(field.text != "-" for field in fields):
-                seeds = str(len({record.seed for record in methods[method]}))
-                lines.append(
-                    Line((Field(method), Field(seeds), Field(short(checkpoint) + dagger(checkpoint)), *fields))
-                )
-    return Sheet(title, heads, tuple(lines), (_source(methods),))
+                chosen = Field(short(checkpoint) + dagger(checkpoint))
+                lines.append(Line((Field(row.label), Field(str(len(row.seeds))), chosen, *fields)))
+    return Sheet(group.title, heads, tuple(lines), (*group.notes, _source(rows)))
 
 
-def _stats(records: Sequence[RunRecord]) -> dict[Key, Stat]:
+def _stats(row: Row) -> dict[Key, Stat]:
     cells: dict[Key, list[Cell]] = {}
-    for record in records:
+    for record in row.records:
         for cell in record.matrix:
             cells.setdefault((str(cell.checkpoint_by), str(cell.threshold_by), cell.metric), []).append(cell)
     return {key: _stat(found) for key, found in cells.items()}
@@ -128,8 +129,8 @@ def dagger(selector: str) -> str:
     return "†" if selector.startswith("test-oracle") else ""
 
 
-def _source(methods: dict[str, list[RunRecord]]) -> str:
-    records = [record for runs in methods.values() for record in runs]
+def _source(rows: Iterable[Row]) -> str:
+    records = [record for row in rows for record in row.records]
 
     def named(values: Iterable[object]) -> str:
         return ", ".join(dict.fromkeys(str(value) for value in values))
@@ -143,8 +144,8 @@ def _source(methods: dict[str, list[RunRecord]]) -> str:
     )
 
 
-def _legend(signs: Signs, groups: Iterable[dict[str, list[RunRecord]]], spread: Spread) -> list[str]:
-    runs = [records for group in groups for records in group.values()]
+def _legend(signs: Signs, groups: Iterable[Group], spread: Spread) -> list[str]:
+    runs = [row.records for group in groups for row in group.own_rows]
     lines = [
         "Percent, on test. Rows: who chose the checkpoint; columns: who chose the threshold (docs/protocols.md).",
         "All rows of a method come from one training.",
@@ -158,12 +159,14 @@ def _legend(signs: Signs, groups: Iterable[dict[str, list[RunRecord]]], spread: 
     return lines
 
 
-def _tidy(group: tuple[str, ...], methods: dict[str, list[RunRecord]]) -> list[dict[str, Any]]:
-    names = dict(zip(("dataset", "backbone", "protocol"), group, strict=False))
+def _tidy(group: Group) -> list[dict[str, Any]]:
     return [
         {
-            **names,
-            "method": method,
+            "dataset": group.dataset,
+            "backbone": group.backbone,
+            "protocol": group.protocol,
+            "method": row.method,
+            "variant": row.variant or None,
             "checkpoint_by": key[0],
             "threshold_by": key[1],
             "metric": key[2],
@@ -174,6 +177,6 @@ def _tidy(group: tuple[str, ...], methods: dict[str, list[RunRecord]]) -> list[d
             "low": stat.low,
             "high": stat.high,
         }
-        for method, records in methods.items()
-        for key, stat in _stats(records).items()
+        for row in _rows(group)
+        for key, stat in _stats(row).items()
     ]

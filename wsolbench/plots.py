@@ -15,7 +15,6 @@ from __future__ import annotations
 
 import statistics
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -29,11 +28,13 @@ from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
 from wsolbench.boxes import threshold_grid
 from wsolbench.few_shot import BUDGETS, few_shot_points
+from wsolbench.leaderboard import summarise
 from wsolbench.levels import IOUS, Levels
 from wsolbench.matrix_tables import MatrixOf, dagger, matrices, short
 from wsolbench.metrics.error_classes import ErrorClass
+from wsolbench.protocol_steps import steps_of
 from wsolbench.record import RunRecord
-from wsolbench.standings import Column, Group, Row, leading
+from wsolbench.standings import ANY_BACKBONE, Column, Group, Row, leading
 
 Curves: TypeAlias = Mapping[float, npt.NDArray[np.float64]]  # IoU level -> box accuracy [T], a fraction
 
@@ -154,48 +155,29 @@ def few_shot(records: Iterable[RunRecord], style: Style | None = None) -> Figure
     return figure
 
 
-@dataclass(frozen=True)
-class Step:
-    """One kind of help, in `protocol_steps`: who chose the checkpoint, who the threshold, what a figure calls it."""
-
-    checkpoint: str
-    threshold: str
-    name: str
-
-
-STEPS = (  # most help first
-    Step("test-oracle", "test-oracle", "both by\ntest boxes"),
-    Step("last", "test-oracle", "last,\ntest boxes"),
-    Step("val-boxes", "val-boxes", "both by\nval boxes"),
-    Step("last", "val-boxes", "last,\nval boxes"),
-    Step("class-accuracy", "otsu", "class accuracy,\nOtsu"),
-)
-
-
 def protocol_steps(records: Iterable[RunRecord], style: Style | None = None) -> Figure | None:
     """How far GT-known Loc falls from one protocol to the next, from runs of `--protocol matrix`; a panel per backbone."""
-    points: dict[tuple[str, str], dict[int, list[float]]] = {}
-    for record in records:
-        for cell in record.matrix:
-            for at, step in enumerate(STEPS):
-                if (cell.checkpoint_by, cell.threshold_by, cell.metric) == (
-                    step.checkpoint,
-                    step.threshold,
-                    "GT-known",
-                ):
-                    key = record.backbone, record.method
-                    points.setdefault(key, {}).setdefault(at, []).append(100 * cell.value)
-    backbones = sorted({backbone for backbone, _ in points if backbone != "-"})
-    if not backbones:
+    groups = [
+        group for group in summarise(record for record in records if record.matrix) if group.backbone != ANY_BACKBONE
+    ]
+    rows = [row for group in groups for row in group.own_rows]
+    steps = steps_of(record for row in rows for record in row.records)
+    if not steps:
         return None
-    methods = sorted({method for backbone, method in points if backbone != "-"})
+    points: dict[tuple[str, str], dict[int, list[float]]] = {}
+    for row in rows:
+        for at, step in enumerate(steps):
+            found = [100 * value for record in row.records if (value := step.value(record, "GT-known")) is not None]
+            if found:
+                points.setdefault((row.backbone, row.label), {})[at] = found
+    backbones, methods = sorted({backbone for backbone, _ in points}), sorted({method for _, method in points})
     style = style or Style(methods)
     figure, axes = _figure(1, len(backbones), (5.2, 3.2), legend=len(methods), sharey=True)
     for ax, backbone in zip(axes, backbones, strict=True):
         for (of, method), values in sorted(points.items()):
             if of == backbone:
                 _line(ax, values, style.of(method))
-        ax.set_xticks(range(len(STEPS)), [step.name for step in STEPS], fontsize=8)
+        ax.set_xticks(range(len(steps)), [step.label for step in steps], fontsize=8)
         ax.set_title(backbone, fontsize=10)
         ax.set_ylim(0, 100)
     axes[0].set_ylabel("GT-known Loc on test, %")

@@ -30,10 +30,10 @@ if TYPE_CHECKING:
 
 SOURCE = "source.json"
 MEAN_IOU = "localization_iou.txt"
-RELEASED = {  # the folders of the files released with the paper
-    "metadata_generated_by_selective_search_bboxs": "selective-search",
-    "metadata_generated_by_clip_maps": "clip",
-    "metadata_generated_by_rpn_bboxs": "rpn",
+RELEASED: dict[str, tuple[str, str | None]] = {  # the folders of the files released with the paper; models behind them
+    "metadata_generated_by_selective_search_bboxs": ("selective-search", None),
+    "metadata_generated_by_clip_maps": ("clip", "CLIP, pretrained with images and captions"),
+    "metadata_generated_by_rpn_bboxs": ("rpn", "a pretrained region proposal network"),
 }
 
 
@@ -53,6 +53,9 @@ class PseudoBoxes:
     sizes_HW: Mapping[str, tuple[int, int]]  # id -> of the image
     sha256: str  # of the files, line ends aside
     clipped: int = 0  # boxes of the files that ended at x1 = width or y1 = height
+    external: str | None = (
+        "unknown"  # models of others that had a part in it, and how they were trained; None: none had
+    )
 
     def __len__(self) -> int:
         return len(self.boxes)
@@ -109,12 +112,14 @@ def read_pseudo_boxes(folder: str | Path, split: Split) -> PseudoBoxes:
                 "are pseudo-boxes of another data set or split"
             )
     height_width = metadata.sizes_HW.tolist()
+    source, external = _source_of(folder)
     return PseudoBoxes(
-        source=_source_of(folder),
+        source=source,
         boxes={id: metadata.boxes_M4[at[id]] for id in split.ids},
         sizes_HW={id: (height_width[at[id]][0], height_width[at[id]][1]) for id in split.ids},
         sha256=_sha256(folder),
         clipped=metadata.clipped,
+        external=external,
     )
 
 
@@ -162,19 +167,20 @@ def _check_images(folder: Path, at: Mapping[str, int], split: Split) -> None:
         )
 
 
-def _source_of(folder: Path) -> str:
-    """What `source.json` says, else what a released folder's name tells, else the folder's own name."""
+def _source_of(folder: Path) -> tuple[str, str | None]:
+    """Generator and the models behind it: by `source.json`, else a released folder's name, else the folder's own name."""
     path = folder / SOURCE
     if path.is_file():
         try:
-            name = json.loads(path.read_text(encoding="utf-8"))["source"]
-        except (OSError, ValueError, KeyError, TypeError) as error:
+            content = json.loads(path.read_text(encoding="utf-8"))
+            name, external = content["source"], content.get("external", "unknown")
+        except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
             raise WsolbenchError(f"'{path}' cannot be read; expected a JSON object with the key 'source'") from error
         if isinstance(name, str) and slug(name):
-            return slug(name)
+            return slug(name), None if external is None else str(external)
         raise WsolbenchError(f"'{path}' says source {name!r}, expected a name")
     folder = folder.absolute()
-    return next((RELEASED[part] for part in folder.parts if part in RELEASED), slug(folder.name))
+    return next((RELEASED[part] for part in folder.parts if part in RELEASED), (slug(folder.name), "unknown"))
 
 
 def _sha256(folder: Path) -> str:

@@ -6,10 +6,10 @@ from collections.abc import Iterable, Sequence
 from functools import partial
 from typing import Any, Literal, TypeAlias
 
-from wsolbench.leaderboard import device
 from wsolbench.record import RunRecord, search_text
 from wsolbench.sheets import NOTHING, Document, Field, Head, Line, Mark, Sheet, Signs
 from wsolbench.standings import ANY_BACKBONE, DESCRIPTIONS, Column, Group, Row, Stat, leading
+from wsolbench.variants import device
 
 Spread: TypeAlias = Literal["std", "t"]
 SPREADS: tuple[Spread, ...] = ("std", "t")
