@@ -15,7 +15,8 @@ import wsolbench.fit
 from wsolbench.config import Budget, Optimizer, Schedule, TrainConfig
 from wsolbench.data import train_batches
 from wsolbench.errors import WsolbenchError
-from wsolbench.fit import build_optimizer, fit, lr_factor, training_cost
+from wsolbench.fit import fit, training_cost
+from wsolbench.optimizers import build_optimizer, lr_factor
 from wsolbench.progress import Silent
 from wsolbench.protocol import TrainingPlan, training_plan
 

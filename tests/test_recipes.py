@@ -13,9 +13,9 @@ import wsolbench
 from wsolbench.compose import expand
 from wsolbench.config import Budget, Optimizer, RunConfig, Schedule, from_yaml, to_yaml
 from wsolbench.errors import UsageError
-from wsolbench.fit import build_optimizer, lr_factor
 from wsolbench.job import _deciding
 from wsolbench.listing import list_section
+from wsolbench.optimizers import build_optimizer, lr_factor
 from wsolbench.protocol import training_plan
 from wsolbench.recipes import CONF
 from wsolbench.registry import DATASETS, METHODS

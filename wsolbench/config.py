@@ -28,6 +28,15 @@ class Schedule(Enum):
     step = "step"
 
 
+class Dtype(Enum):
+    """fp32: as it is; tf32: fp32 whose matrix products round their factors (CUDA); bf16, fp16: autocast."""
+
+    fp32 = "fp32"
+    tf32 = "tf32"
+    bf16 = "bf16"
+    fp16 = "fp16"
+
+
 class Budget(Enum):
     steps = "steps"
     epochs = "epochs"
@@ -55,6 +64,10 @@ class TrainConfig:
     milestones: list[int] = field(default_factory=list)  # epochs at which lr is multiplied by gamma (schedule=step)
     gamma: float = 0.1
     workers: int = 0
+    dtype: Dtype = Dtype.fp32  # of forward and backward passes; weights and optimizer stay float32 (docs/speed.md)
+    compile: bool = False  # torch.compile the loss
+    channels_last: bool = False  # memory layout, for CNNs on a GPU
+    accumulate: int = 1  # parts into which a batch is split, one after another in memory
 
 
 @dataclass
@@ -91,6 +104,9 @@ class EvaluateConfig:
     workers: int = 0
     threads: int = 1
     save_every: float = 30.0  # seconds between saved parts of an unfinished evaluation
+    dtype: Dtype = Dtype.fp32  # of the forward pass; maps are scored in float64 whatever it is
+    compile: bool = False  # torch.compile the localisation
+    channels_last: bool = False  # memory layout, for CNNs on a GPU
 
 
 @dataclass
@@ -196,6 +212,7 @@ def checked(config: DictConfig) -> RunConfig:
         ("train.steps", 0),
         ("train.batch_size", 1),
         ("train.workers", 0),
+        ("train.accumulate", 1),
         ("train.warmup_steps", 0),
         ("train.lr", 0),
         ("protocol.shots", 1),

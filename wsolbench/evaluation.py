@@ -1,4 +1,4 @@
-"""Maps of a split, scored while the next batch is on its way; parts of an unfinished evaluation outlive the process."""
+"""Maps of a split, scored while the next batches are worked on; parts of an unfinished evaluation outlive the process."""
 
 # B batch, C channels, H W evaluation frame, h w raw map, K classes, N boxes
 
@@ -6,9 +6,11 @@ from __future__ import annotations
 
 import time
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +27,7 @@ from wsolbench.errors import WsolbenchError
 from wsolbench.interrupt import Interrupt
 from wsolbench.levels import Levels, hits_packed
 from wsolbench.method import Method
+from wsolbench.numerics import Numerics
 from wsolbench.outcomes import Geometry, prepare_scoring, score_annotated
 from wsolbench.parts import Part, Parts
 from wsolbench.progress import Reporter
@@ -32,7 +35,7 @@ from wsolbench.protocol import AnnotationReader
 from wsolbench.pseudo_boxes import PseudoBoxes
 from wsolbench.types import Annotation, Batch, Prediction
 
-QUEUE = 2  # batches that may wait for their scores
+QUEUE = 2  # batches that may wait for their scores, beside those that are being scored
 
 
 @dataclass(frozen=True)
@@ -86,31 +89,30 @@ def evaluate(
     prepare_scoring(reporter)
     parts = Parts(folder, kept_as or name, config.save_every)
     done = parts.load()
+    numerics = Numerics(config.dtype, config.compile, config.channels_last)
     method.to(device).eval()
     clock = _Clock()
-    pending: deque[Future[Part]] = deque()
+    pending: deque[Future[_Scored]] = deque()
     with (
-        ThreadPoolExecutor(1) as scorer,
+        numerics.applied(method),
+        ThreadPoolExecutor(config.threads) as scorers,
         reporter.bar(f"evaluate {kept_as or name}", len(split), done=done) as advance,
         Interrupt() as interrupt,
     ):
 
         def collect(keep: int) -> None:
             while len(pending) > keep:
-                parts.add(pending.popleft().result())
+                scored = pending.popleft().result()
+                parts.add(scored.part)
+                clock.add(len(scored.part), scored.seconds)
 
         pin = device.type == "cuda"
         for batch in eval_batches(split, batch_size=config.batch_size, workers=config.workers, skip=done, pin=pin):
             torch.manual_seed(stable_seed("evaluate", seed, name, batch.ids[0]))  # for methods that draw
-            prediction, seconds = _localize(method, batch, device)
-            clock.add(len(batch.ids), seconds)
-            has_truth = scoring.frame.has_boxes or scoring.frame.has_masks
-            if has_truth:
-                annotations = reader.read(name, split, batch.ids)
-            else:
-                annotations = [Annotation(id, scoring.frame.resolution_HW) for id in batch.ids]
-            pending.append(scorer.submit(_score, batch, prediction, annotations, scoring, config.threads))
-            collect(QUEUE)
+            located = _localize(method, batch, numerics, device)
+            read = partial(_annotations, name, split, batch.ids, scoring.frame, reader)
+            pending.append(scorers.submit(_score, batch.ids, batch.labels_B, located, read, scoring))
+            collect(config.threads + QUEUE - 1)
             advance(len(batch.ids))
             if interrupt.requested or parts.is_due():
                 collect(0)
@@ -122,35 +124,92 @@ def evaluate(
     return Evaluated(parts, clock.rate())
 
 
-def _localize(method: Method, batch: Batch, device: torch.device) -> tuple[Prediction, float]:
-    """The prediction on the CPU, and the seconds it took."""
+# --- a batch ---------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class _Located:
+    """A prediction on its way to the CPU: it is there once `wait` has returned, which says how long it took."""
+
+    prediction: Prediction
+    started: _Moment
+    done: _Moment
+
+    def wait(self) -> float:
+        """Seconds from the beginning of the forward pass to the maps on the CPU."""
+        return self.done.seconds_since(self.started)
+
+
+def _localize(method: Method, batch: Batch, numerics: Numerics, device: torch.device) -> _Located:
+    """Begin the prediction of a batch; on a GPU nothing here waits for it."""
     moved = batch.to(device)
-    started = time.perf_counter()
-    if "gradients" in type(method).needs:
+    started = _Moment(device)
+    with numerics.running(device), nullcontext() if "gradients" in type(method).needs else torch.inference_mode():
         answer = method.localize(moved.images_BCHW, moved.labels_B)
-    else:
-        with torch.inference_mode():
-            answer = method.localize(moved.images_BCHW, moved.labels_B)
-    maps = answer.maps_Bhw.detach().float().cpu()  # waits for the device
-    seconds = time.perf_counter() - started
+    maps, logits = answer.maps_Bhw, answer.logits_BK
     if maps.ndim != 3 or len(maps) != len(batch.ids):
         raise WsolbenchError(
             f"{type(method).__name__}.localize answered maps of shape {list(maps.shape)} for {len(batch.ids)} images; "
             "expected [B, h, w]"
         )
-    return Prediction(None if answer.logits_BK is None else answer.logits_BK.detach().cpu(), maps), seconds
+    sent = Prediction(None if logits is None else _send(logits), _send(maps))
+    return _Located(sent, started, _Moment(device))
+
+
+def _send(values: Tensor) -> Tensor:
+    """Start copying to the CPU; from a GPU into page-locked memory, where values are once its work so far is done."""
+    return values.detach().float().to("cpu", non_blocking=True)
+
+
+class _Moment:
+    """A point in a device's work."""
+
+    def __init__(self, device: torch.device) -> None:
+        self._event: torch.cuda.Event | None = None
+        self._time = time.perf_counter()
+        if device.type == "cuda":
+            self._event = torch.cuda.Event(enable_timing=True)  # type: ignore[no-untyped-call]
+            self._event.record()
+
+    def seconds_since(self, before: _Moment) -> float:
+        """How long the work in between took; waits until it is done."""
+        if self._event is None or before._event is None:
+            return self._time - before._time
+        self._event.synchronize()
+        return float(before._event.elapsed_time(self._event)) / 1000
+
+
+def _annotations(
+    name: str, split: Split, ids: Sequence[str], frame: Geometry, reader: AnnotationReader
+) -> list[Annotation]:
+    if frame.has_boxes or frame.has_masks:
+        return reader.read(name, split, ids)
+    return [Annotation(id, frame.resolution_HW) for id in ids]
+
+
+@dataclass(frozen=True)
+class _Scored:
+    part: Part
+    seconds: float  # that `localize` took
 
 
 def _score(
-    batch: Batch, prediction: Prediction, annotations: Sequence[Annotation], scoring: Scoring, threads: int
-) -> Part:
+    ids: Sequence[str],
+    labels_B: Tensor,
+    located: _Located,
+    read: Callable[[], list[Annotation]],
+    scoring: Scoring,
+) -> _Scored:
+    """Work of a scorer's thread; it holds no images."""
     from wsolbench.metrics import label_rank
 
+    annotations = read()
+    seconds, prediction = located.wait(), located.prediction
     frame, convention = scoring.frame, scoring.convention
     ranks: Tensor | None = None
     predictions: Tensor | None = None
     if prediction.logits_BK is not None:
-        ranks = label_rank(prediction.logits_BK, batch.labels_B)
+        ranks = label_rank(prediction.logits_BK, labels_B)
         predictions = prediction.logits_BK.argmax(1)
     levels: Levels | None = None
     arrays: dict[str, npt.NDArray[Any]] = {}
@@ -158,37 +217,40 @@ def _score(
     if scoring.reference or (convention is not None and convention.box_rule_only):
         scores_BHW = normalize_maps(prediction.maps_Bhw, frame.resolution_HW)
     if scoring.reference and scores_BHW is not None:
-        scored = score_annotated(scores_BHW, annotations, frame, batch.labels_B, ranks, predictions, threads)
+        scored = score_annotated(scores_BHW, annotations, frame, labels_B, ranks, predictions)
         levels, arrays["boxes"] = scored.levels, scored.boxes_BL4
     if scoring.pseudo is not None and scores_BHW is not None:
-        truth = [frame.boxes(scoring.pseudo.annotation(id)) for id in batch.ids]
-        arrays["pseudo_packed"] = hits_packed(scores_BHW, truth, threads)
+        truth = [frame.boxes(scoring.pseudo.annotation(id)) for id in ids]
+        arrays["pseudo_packed"] = hits_packed(scores_BHW, truth)
     if convention is not None:
         found = score_convention(
             convention,
             prediction.maps_Bhw.numpy() if scores_BHW is None or not convention.box_rule_only else scores_BHW,
             annotations,
-            batch.labels_B,
+            labels_B,
             ranks,
-            batch.ids,
+            ids,
             frame.resolution_HW,
             scoring.dataset,
             backbone=scoring.backbone,
         )
         arrays |= found.arrays()
-    return Part(arrays, levels)
+    return _Scored(Part(arrays, levels), seconds)
 
 
 class _Clock:
     """Images per second; the first batch pays for warming up and is left out where there are others."""
 
     def __init__(self) -> None:
-        self.batches: list[tuple[int, float]] = []
+        self.first: tuple[int, float] | None = None
+        self.images, self.seconds = 0, 0.0  # of the others
 
     def add(self, images: int, seconds: float) -> None:
-        self.batches.append((images, seconds))
+        if self.first is None:
+            self.first = images, seconds
+        else:
+            self.images, self.seconds = self.images + images, self.seconds + seconds
 
     def rate(self) -> float | None:
-        counted = self.batches[1:] or self.batches
-        seconds = sum(seconds for _, seconds in counted)
-        return sum(images for images, _ in counted) / seconds if seconds else None
+        images, seconds = (self.images, self.seconds) if self.images else self.first or (0, 0.0)
+        return images / seconds if seconds else None

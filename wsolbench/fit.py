@@ -15,17 +15,21 @@ import torch
 from torch import Tensor
 
 from wsolbench.checkpoint import write_tensors
-from wsolbench.config import Optimizer, Schedule, TrainConfig
+from wsolbench.config import TrainConfig
 from wsolbench.data import Split, stable_seed, train_steps
 from wsolbench.errors import WsolbenchError
 from wsolbench.interrupt import Interrupt
 from wsolbench.method import Method
+from wsolbench.numerics import Numerics
+from wsolbench.optimizers import build_optimizer, set_lr
 from wsolbench.progress import Reporter
 from wsolbench.protocol import TrainingPlan
 from wsolbench.rundir import write_text
+from wsolbench.stepping import Losses, Place, StepCheck, Stepper
 
 SAVE_SECONDS = 5.0  # least time between two saved states
 SAVE_SHARE = 0.05  # and saving takes at most this share of the training time
+NOTE_SECONDS = 0.3  # least time between two losses shown on a bar
 LINES = 20  # a run of many tiny passes writes about this many lines to train.jsonl
 
 
@@ -48,18 +52,23 @@ def fit(
     told how many steps were taken, at the beginning (or where it is taken up) and after every one.
 
     Raises:
-        WsolbenchError: the loss is not finite; nothing is learned from that step, and the last good state is kept.
+        WsolbenchError: the loss is not finite. On a CPU nothing is learned from that step, and the state before it is
+            saved; a GPU is a step ahead when that is found out, and the state saved last, a good one, stays.
     """
+    numerics = Numerics(train.dtype, train.compile, train.channels_last)
     method.to(device)
     optimizer = build_optimizer(method, train)
-    state = _State(folder / "state.pt", method, optimizer)
+    stepper = Stepper(method, optimizer, train, numerics, device)
+    state = _State(folder / "state.pt", method, optimizer, stepper.scaler)
     step = state.load()
+    check = StepCheck(device, reporter.message, stepper.scaler.get_scale() if stepper.scaler.is_enabled() else None)
     log = _Log(folder / "train.jsonl", plan, state.sums)
     log.cut_back(step)
     if at_step is not None:
         at_step(step)
     method.train()
     with (
+        numerics.applied(method),
         reporter.bar("train", plan.steps, done=step, unit="steps") as advance,
         Interrupt() as interrupt,
     ):
@@ -73,24 +82,28 @@ def fit(
             workers=train.workers,
             pin=device.type == "cuda",
         ):
-            factor = lr_factor(step, plan, train)
-            for group in optimizer.param_groups:
-                group["lr"] = group["base_lr"] * factor
+            place = Place(step // plan.steps_per_pass + 1, step + 1, batch.ids)
+            set_lr(optimizer, step, plan, train)
             torch.manual_seed(stable_seed("step", seed, step))  # dropout, drop path, whatever a method draws
-            losses = method(batch.to(device))
-            loss = sum(losses.values(), torch.zeros((), device=device))
-            if not torch.isfinite(loss):
+            losses = stepper.gradients(batch)
+            try:
+                check.before_update(place, losses)
+            except WsolbenchError:
                 state.save(step)
-                raise _not_finite(losses, step // plan.steps_per_pass, step, batch.ids)
-            optimizer.zero_grad(set_to_none=True)
-            loss.backward()
-            optimizer.step()
+                raise
+            stepper.update()
+            check.after_update(place, losses, stepper.scale())
             step += 1
+            log.add(losses, len(batch.ids))
+            saves = state.is_due() or interrupt.requested
+            if saves or log.is_due(step):
+                check.settle()  # nothing that is written has seen a bad step
+                log.settle()
             if at_step is not None:
                 at_step(step)
-            advance(1, f"loss {log.add(losses, loss, len(batch.ids)):.3f}")
+            advance(1, log.note())
             log.write_if_due(step, optimizer.param_groups[0]["lr"])
-            if state.is_due() or interrupt.requested:
+            if saves:
                 state.save(step)
             if interrupt.requested:
                 raise KeyboardInterrupt
@@ -110,55 +123,6 @@ def training_cost(folder: Path) -> dict[str, float | None]:
     return {"train_seconds": seconds, "train_images_per_second": images / seconds if seconds else None}
 
 
-# --- optimizer and schedule ------------------------------------------------------------------------------------------
-
-
-def build_optimizer(method: Method, train: TrainConfig) -> torch.optim.Optimizer:
-    """AdamW, or SGD with Nesterov momentum, over the method's own parameter groups."""
-    groups = method.param_groups(train)
-    for group in groups:
-        group.setdefault("lr", train.lr)
-        group["base_lr"] = group["lr"]
-    if train.optimizer is Optimizer.adamw:
-        return torch.optim.AdamW(groups, lr=train.lr, weight_decay=train.weight_decay)
-    return torch.optim.SGD(
-        groups,
-        lr=train.lr,
-        momentum=train.momentum,
-        weight_decay=train.weight_decay,
-        nesterov=train.momentum > 0,
-    )
-
-
-def lr_factor(step: int, plan: TrainingPlan, train: TrainConfig) -> float:
-    """What the learning rate is multiplied by at a step (0-based): a linear warm-up, then the schedule.
-
-    cosine falls from 1 to 0 over the steps after the warm-up; step multiplies by gamma at each milestone epoch.
-
-    >>> plan = TrainingPlan(steps=10, steps_per_pass=5, steps_per_epoch=5)
-    >>> lr_factor(0, plan, TrainConfig(warmup_steps=4)), lr_factor(9, plan, TrainConfig())
-    (0.25, 1.0)
-    """
-    if step < train.warmup_steps:
-        return (step + 1) / train.warmup_steps
-    if train.schedule is Schedule.cosine:
-        share = (step - train.warmup_steps) / max(1, plan.steps - train.warmup_steps)
-        return 0.5 * (1 + math.cos(math.pi * share))
-    if train.schedule is Schedule.step:
-        passed = sum(step >= milestone * plan.steps_per_epoch for milestone in train.milestones)
-        return float(train.gamma**passed)
-    return 1.0
-
-
-def _not_finite(losses: dict[str, Tensor], epoch: int, step: int, ids: list[str]) -> WsolbenchError:
-    values = ", ".join(f"{name} {value.item():g}" for name, value in losses.items())
-    shown = ", ".join(ids[:8]) + (f", ... ({len(ids)} in all)" if len(ids) > 8 else "")
-    return WsolbenchError(
-        f"the loss is not finite ({values}) at epoch {epoch + 1}, step {step + 1}, images {shown}; "
-        "try a smaller train.lr or more train.warmup_steps"
-    )
-
-
 # --- what a loop leaves behind ---------------------------------------------------------------------------------------
 
 
@@ -169,6 +133,9 @@ class _Log:
         self.path, self.plan, self.sums = path, plan, sums
         self.every = min(plan.steps_per_epoch, max(1, math.ceil(plan.steps / LINES)))
         self.clock = time.perf_counter()
+        self.totals: dict[str, Tensor] = {}  # on the device: what `sums` will hold of the losses once it is settled
+        self.last: Tensor | None = None
+        self.noted_at = -math.inf
 
     def cut_back(self, step: int) -> None:
         """Drop the lines that an interrupted run wrote after its last saved state."""
@@ -177,27 +144,43 @@ class _Log:
             kept = [line for line in lines if line.endswith("\n") and json.loads(line)["step"] <= step]
             write_text(self.path, "".join(kept))
 
-    def add(self, losses: dict[str, Tensor], loss: Tensor, images: int) -> float:
+    def add(self, losses: Losses, images: int) -> None:
+        """Count a step. Losses are summed on the device, in float64 where it has that, and read by `settle`."""
+        values = {f"loss/{name}": value for name, value in losses.terms.items()} | {"loss": losses.sum}
+        wide = torch.float32 if losses.sum.device.type == "mps" else torch.float64
+        for name, value in values.items():
+            before = self.totals[name] if name in self.totals else self.sums.get(name, 0.0)
+            self.totals[name] = value.to(wide) + before
+        self.sums["images"] = self.sums.get("images", 0) + images
+        self.sums["steps"] = self.sums.get("steps", 0) + 1
+        self.last = losses.sum
+
+    def settle(self) -> None:
+        """Bring `sums` up to date; waits for the device."""
+        if self.totals:
+            self.sums.update(zip(self.totals, torch.stack([*self.totals.values()]).tolist(), strict=True))
         now = time.perf_counter()
-        value = loss.item()
-        amounts = {f"loss/{name}": each.item() for name, each in losses.items()}
-        for name, amount in {
-            **amounts,
-            "loss": value,
-            "images": images,
-            "steps": 1,
-            "seconds": now - self.clock,
-        }.items():
-            self.sums[name] = self.sums.get(name, 0.0) + amount
+        self.sums["seconds"] = self.sums.get("seconds", 0.0) + now - self.clock
         self.clock = now
-        return value
+
+    def note(self) -> str | None:
+        """The loss of the step counted last, for a bar; seldom, since it waits for the device."""
+        now = time.monotonic()
+        if self.last is None or now - self.noted_at < NOTE_SECONDS:
+            return None
+        self.noted_at = now
+        return f"loss {self.last.item():.3f}"
+
+    def is_due(self, step: int) -> bool:
+        """A line comes at the end of a pass, unless passes are so short that there would be far too many."""
+        end_of_pass = step % self.plan.steps_per_pass == 0 and self.sums["steps"] >= self.every
+        return end_of_pass or step == self.plan.steps
 
     def write_if_due(self, step: int, lr: float) -> None:
-        """Write a line at the end of a pass, unless passes are so short that there would be far too many."""
-        steps = self.sums["steps"]
-        end_of_pass = step % self.plan.steps_per_pass == 0 and steps >= self.every
-        if not (end_of_pass or step == self.plan.steps):
+        """Write a line at the end of a pass, from settled sums."""
+        if not self.is_due(step):
             return
+        steps = self.sums["steps"]
         line = {
             "epoch": -(-step // self.plan.steps_per_pass),
             "step": step,
@@ -215,13 +198,16 @@ class _Log:
         with self.path.open("a", encoding="utf-8") as file:
             file.write(json.dumps(line) + "\n")
         self.sums.clear()
+        self.totals.clear()
 
 
 class _State:
     """`state.pt`: all that the rest of the training depends on, after a whole step; tensors and numbers only."""
 
-    def __init__(self, path: Path, method: Method, optimizer: torch.optim.Optimizer) -> None:
-        self.path, self.method, self.optimizer = path, method, optimizer
+    def __init__(
+        self, path: Path, method: Method, optimizer: torch.optim.Optimizer, scaler: torch.amp.GradScaler
+    ) -> None:
+        self.path, self.method, self.optimizer, self.scaler = path, method, optimizer, scaler
         self.sums: dict[str, float] = {}
         self.wait = SAVE_SECONDS
         self.saved_at = time.monotonic()
@@ -234,6 +220,8 @@ class _State:
             content: dict[str, Any] = torch.load(self.path, map_location="cpu", weights_only=True)
             self.method.load_state_dict(content["model"])
             self.optimizer.load_state_dict(content["optimizer"])
+            if self.scaler.is_enabled():
+                self.scaler.load_state_dict(content["scaler"])
             self.sums.update(content["sums"])
             return int(content["step"])
         except (pickle.UnpicklingError, EOFError, RuntimeError, KeyError, ValueError) as error:
@@ -255,6 +243,7 @@ class _State:
             "model": model,
             "optimizer": self.optimizer.state_dict(),
             "sums": self.sums,
+            **({"scaler": self.scaler.state_dict()} if self.scaler.is_enabled() else {}),
         }
         temporary = self.path.with_name(self.path.name + ".tmp")
         with temporary.open("wb") as file:

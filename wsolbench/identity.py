@@ -16,6 +16,13 @@ YOUNG = (  # keys that older runs do not know: their hashes hold at the default
     ("protocol", "fraction", None),
     ("protocol", "select_every", 1),
     ("protocol", "matrix", False),
+    ("train", "dtype", "fp32"),
+    ("train", "compile", False),
+    ("train", "channels_last", False),
+    ("train", "accumulate", 1),
+    ("evaluate", "dtype", "fp32"),
+    ("evaluate", "compile", False),
+    ("evaluate", "channels_last", False),
 )
 IDLE_IN = {"protocol": ("pseudo_boxes",), "train": ("workers",), "evaluate": ("workers", "threads", "save_every")}
 

@@ -5,22 +5,19 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
-from enum import Enum
 from typing import TYPE_CHECKING
 
 import torch
+
+from wsolbench.config import Dtype
 
 if TYPE_CHECKING:
     from wsolbench.method import Method
 
 
-class Dtype(Enum):
-    """fp32: as it is; tf32: fp32 whose matrix products round their factors (CUDA); bf16, fp16: autocast."""
+__all__ = ["COMPILED", "Dtype", "Numerics"]
 
-    fp32 = "fp32"
-    tf32 = "tf32"
-    bf16 = "bf16"
-    fp16 = "fp16"
+COMPILED = ("loss", "localize")
 
 
 @dataclass(frozen=True)
@@ -38,6 +35,20 @@ class Numerics:
         if self.compile:
             method.loss = torch.compile(method.loss)  # type: ignore[method-assign]
             method.localize = torch.compile(method.localize)  # type: ignore[method-assign]
+
+    @contextmanager
+    def applied(self, method: Method) -> Iterator[None]:
+        """`prepare` the method while the block runs: its training and its evaluation may be computed differently."""
+        own = {name: value for name, value in vars(method).items() if name in COMPILED}
+        self.prepare(method)
+        try:
+            yield
+        finally:
+            for name in COMPILED:
+                vars(method).pop(name, None)
+            vars(method).update(own)
+            if self.channels_last:
+                method.to(memory_format=torch.contiguous_format)
 
     @contextmanager
     def running(self, device: torch.device) -> Iterator[None]:

@@ -87,7 +87,6 @@ def score_annotated(
     labels_B: Array | Sequence[int],
     ranks_B: Array | Sequence[int] | None = None,
     predictions_B: Array | Sequence[int] | None = None,
-    threads: int = 1,
 ) -> Scored:
     """Score a batch of score maps in the evaluation frame; the rest as in `wsolbench.levels.score_with_boxes`."""
     return score_with_boxes(
@@ -98,7 +97,6 @@ def score_annotated(
         predictions_B,
         [annotation.id for annotation in annotations],
         np.stack([geometry.mask(annotation) for annotation in annotations]) if geometry.has_masks else None,
-        threads,
     )
 
 

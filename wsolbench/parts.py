@@ -36,7 +36,7 @@ class Parts:
     def __init__(self, folder: Path, split: str, save_every: float = 30.0) -> None:
         self.folder, self.split, self.save_every = folder, split, save_every
         self.saved = 0  # parts on disk
-        self._levels: list[Levels] = []  # of all parts, few bytes an image
+        self._levels: Levels | None = None  # of all parts, once they are asked for: until then on disk alone
         self._fresh: list[Part] = []  # those that came since the last flush
         self._saved_at = time.monotonic()
 
@@ -50,8 +50,6 @@ class Parts:
             arrays = _read(path) if path == self._path(self.saved, "arrays.npz") else {}
             if not arrays or not is_current(done, arrays):
                 break
-            if self._path(self.saved, "levels.npz").is_file():
-                self._levels.append(load_levels(self._path(self.saved, "levels.npz"))[self.split])
             done += len(Part(arrays, None))
             self.saved += 1
         for path in sorted(self.folder.glob(f"{self.split}-*.npz")):  # of images whose files were changed since
@@ -75,8 +73,7 @@ class Parts:
         self.folder.mkdir(parents=True, exist_ok=True)
         levels = [part.levels for part in self._fresh if part.levels is not None]
         if levels:
-            self._levels.append(Levels.concat(levels))
-            save_levels(self._path(self.saved, "levels.npz"), {self.split: self._levels[-1]})
+            save_levels(self._path(self.saved, "levels.npz"), {self.split: Levels.concat(levels)})
         arrays: dict[str, Any] = {
             name: np.concatenate([part.arrays[name] for part in self._fresh]) for name in self._fresh[0].arrays
         }
@@ -89,9 +86,10 @@ class Parts:
 
     def levels(self) -> Levels:
         """The outcomes of all images, once everything is flushed."""
-        if len(self._levels) > 1:
-            self._levels = [Levels.concat(self._levels)]
-        return self._levels[0]
+        if self._levels is None:
+            paths = [self._path(number, "levels.npz") for number in range(self.saved)]
+            self._levels = Levels.concat([load_levels(path)[self.split] for path in paths])
+        return self._levels
 
     def boxes_at(self, levels_n: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
         """The box of each image's largest contour at a level of its own map, [n, 4], from the arrays called "boxes"."""

@@ -7,6 +7,7 @@ localisation ground truth reaches only metrics and selection.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from itertools import pairwise
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:  # keeps `import wsolbench` and `wsolbench list` free of torch
@@ -46,6 +47,15 @@ class Batch:
     def pin_memory(self) -> Batch:
         """Return the batch in page-locked memory, from which a CUDA device copies while the processor goes on."""
         return self._with(lambda tensor: tensor.pin_memory())
+
+    def parts(self, count: int) -> list[Batch]:
+        """Return the batch in parts, in order, whose sizes differ by one at most; no part is empty."""
+        edges = [len(self.ids) * number // count for number in range(count + 1)]
+        return [self._part(slice(first, last)) for first, last in pairwise(edges) if last > first]
+
+    def _part(self, rows: slice) -> Batch:
+        aux = {name: value[rows] for name, value in self.aux.items()}
+        return Batch(self.ids[rows], self.images_BCHW[rows], self.labels_B[rows], aux)
 
     def _with(self, change: Callable[[Tensor], Tensor]) -> Batch:
         aux = {name: change(value) for name, value in self.aux.items()}

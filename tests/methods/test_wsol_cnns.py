@@ -29,8 +29,8 @@ from wsol_cnns import CLASSES, LABELS, MAP_SIZE, NETWORKS, TRAIN_SIZE, images, s
 import wsolbench
 from wsolbench.config import Optimizer, Schedule, TrainConfig
 from wsolbench.errors import WsolbenchError
-from wsolbench.fit import build_optimizer, lr_factor
 from wsolbench.method import Method
+from wsolbench.optimizers import build_optimizer, lr_factor
 from wsolbench.protocol import TrainingPlan
 from wsolbench.types import Batch
 
