@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from wsolbench.config import TrainConfig
-from wsolbench.errors import WsolbenchError
+from wsolbench.errors import UsageError, WsolbenchError
 from wsolbench.method import Method
 from wsolbench.numerics import Dtype, Numerics
 from wsolbench.types import Batch
@@ -25,6 +25,16 @@ class Losses:
 
     terms: dict[str, Tensor]
     sum: Tensor
+
+
+def check_parts(method: type[Method], train: TrainConfig) -> None:
+    """Refuse to take a batch in parts where the loss is no mean over its images: SAT's |mean area - lambda| is none."""
+    if train.accumulate > 1 and method.global_losses:
+        raise UsageError(
+            f"train.accumulate={train.accumulate} takes a batch in parts, but {method.__name__}'s loss "
+            f"'{', '.join(sorted(method.global_losses))}' is taken over the whole batch at once: leave it at 1, and take "
+            "train.dtype=bf16 or several processes where memory is short"
+        )
 
 
 class Stepper:
