@@ -23,7 +23,6 @@ from wsolbench.registry import DATASETS, METHODS
 from wsolbench.rundir import RunDirectory, digest, file_sha256, plain, run_path
 from wsolbench.search_space import Search, open_search, untuned_name
 from wsolbench.selectors import LAST, PSEUDO, Selector, Settings, parse_checkpoint, parse_threshold
-from wsolbench.stepping import check_parts
 from wsolbench.subsets import Chosen, choose_images, protocol_name
 
 
@@ -145,8 +144,6 @@ def open_job(config: RunConfig, session: Session) -> Job:
         search = open_search(config, backbone, checkpoint, there, dataset.info.has_boxes, trains=trains)
         protocol = replace(protocol, name=protocol.name + search.suffix)
         config = replace(config, protocol=protocol)
-    if plan.steps > 0 and method_class.training_for(backbone) == "own":
-        check_parts(method_class, config.train)
     weights = _weights(config, backbone)
     identity = {
         "config": _deciding(config) | {"method": method_options, "dataset": dataset_options, "backbone": backbone},
