@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
+import threading
 import tracemalloc
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -12,9 +11,10 @@ import numpy as np
 import pytest
 import torch
 from engine_fakes import SIDE, FakeSplit, Tiny
-from evaluation_memory import Watching, pass_through, slope
+from evaluation_memory import pass_through, slope
 from evaluation_speed import interval
 
+import wsolbench.evaluation
 import wsolbench.parts
 from wsolbench.config import Dtype, EvaluateConfig
 from wsolbench.evaluation import Scoring, evaluate
@@ -72,6 +72,36 @@ def test_maps_of_another_format_are_scored_as_float32(tmp_path: Path) -> None:
     assert not torch.is_autocast_enabled("cpu")
 
 
+def test_maps_are_scored_during_the_next_forward_pass(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The first batch's maps are not done before the second's forward pass has begun, nor that before their scoring has."""
+    scoring, forward = threading.Event(), threading.Event()
+    whole = wsolbench.evaluation.normalize_maps
+
+    def scored(*asked: Any) -> Any:
+        scoring.set()
+        assert forward.wait(30)
+        return whole(*asked)
+
+    class Meeting(Tiny):
+        def localize(self, images_BCHW: torch.Tensor, labels_B: torch.Tensor | None = None) -> Prediction:
+            if self.batches == 1:
+                assert scoring.wait(30)
+                forward.set()
+            return super().localize(images_BCHW, labels_B)
+
+    monkeypatch.setattr(wsolbench.evaluation, "normalize_maps", scored)
+    assert len(outcomes(tmp_path, Meeting(Tiny.Config(), num_classes=3, backbone=None))) == 30
+
+
+def test_contours_are_found_without_the_interpreter_lock() -> None:
+    """So the scorers' threads and the one that runs the forward pass do not wait for each other."""
+    from wsolbench import onepass
+
+    compiled = [each for each in vars(onepass).values() if hasattr(each, "targetoptions")]
+    assert compiled
+    assert all(each.targetoptions.get("nogil") for each in compiled)
+
+
 def test_an_error_of_a_scorer_is_raised(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def fails(self: AnnotationReader, *asked: Any) -> Any:
         raise ZeroDivisionError("no box")
@@ -83,24 +113,24 @@ def test_an_error_of_a_scorer_is_raised(tmp_path: Path, monkeypatch: pytest.Monk
 
 def test_memory_grows_by_less_than_outcomes_take(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """What stays of an image is its line in the ledger of annotations; its outcomes, 300 bytes, lie on disk."""
-    monkeypatch.setattr(wsolbench.parts, "IN_MEMORY", 2**17)  # a part every 150 images or so: little waits
+    monkeypatch.setattr(wsolbench.parts, "IN_MEMORY", 2**17)  # a part every 150 images or so
+    flush, images = wsolbench.parts.Parts.flush, [0]
+    readings: list[tuple[int, float]] = []
 
-    class Traced(Watching):
-        @contextmanager
-        def bar(self, title: str, total: int, *, done: int = 0, unit: str = "images") -> Iterator[Any]:
-            def advance(n: int, note: str | None = None) -> None:
-                self.images += n
-                self.readings.append((self.images, float(tracemalloc.get_traced_memory()[0])))
+    def watched(parts: wsolbench.parts.Parts) -> None:
+        images[0] += sum(len(part) for part in parts._fresh)
+        flush(parts)
+        readings.append((images[0], float(tracemalloc.get_traced_memory()[0])))
 
-            yield advance
-
+    monkeypatch.setattr(wsolbench.parts.Parts, "flush", watched)
     tracemalloc.start(1)
     try:
-        readings = pass_through(2000, 32, tmp_path, Traced()).readings
+        pass_through(2000, 32, tmp_path)
     finally:
         tracemalloc.stop()
-    assert len(list(tmp_path.glob("*.levels.npz"))) > 10
-    bytes_an_image = slope([reading for reading in readings if reading[0] <= 2000], 500) / 10_000
+    assert len(readings) > 10
+    assert readings[-1][0] == 2000
+    bytes_an_image = slope(readings, 300) / 10_000
     assert bytes_an_image < 150
 
 

@@ -25,6 +25,7 @@ from wsolbench.engine import run
 from wsolbench.errors import WsolbenchError
 from wsolbench.fit import fit
 from wsolbench.job import Session, open_job
+from wsolbench.leaderboard import summarise
 from wsolbench.method import Method
 from wsolbench.numerics import Numerics
 from wsolbench.optimizers import build_optimizer
@@ -328,6 +329,13 @@ def test_a_run_in_another_format_says_so_in_its_record(tmp_path: Path) -> None:
     assert record is not None
     assert record.notes == ["trained in bf16", "trained with batches in 2 parts", "evaluated in bf16"]
     assert record.config["train"]["dtype"] == "bf16"
+    plain = run(fake_config(tmp_path, "tiny")).record
+    assert plain is not None
+    (group,) = summarise([record, plain])
+    labels = {row.label for row in group.rows}
+    assert len(labels) == 2
+    assert any("train.dtype=bf16" in label and "evaluate.dtype=bf16" in label for label in labels)
+    assert any("trained in bf16" in note for note in group.notes)
 
 
 # --- a device that runs ahead ----------------------------------------------------------------------------------------
