@@ -102,7 +102,7 @@ class EvaluateConfig:
     interval: float = 0.01  # spacing of the thresholds among which a selector chooses
     convention: str = "reference"  # whose evaluator scores test in addition, in columns of its own (docs/metrics.md)
     workers: int = 0
-    threads: int = 1
+    threads: int = 1  # batches of maps that are scored at a time, beside the forward pass
     save_every: float = 30.0  # seconds between saved parts of an unfinished evaluation
     dtype: Dtype = Dtype.fp32  # of the forward pass; maps are scored in float64 whatever it is
     compile: bool = False  # torch.compile the localisation

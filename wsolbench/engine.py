@@ -25,6 +25,7 @@ from wsolbench.job import Job, Session, open_job
 from wsolbench.levels import save_levels
 from wsolbench.matrix import protocol_matrix
 from wsolbench.method import Method
+from wsolbench.numerics import numerics_notes
 from wsolbench.outcomes import judge_images, outcomes_csv
 from wsolbench.protocol import AnnotationReader
 from wsolbench.record import RunRecord, read_record, to_json
@@ -272,7 +273,9 @@ def _overlap(job: Job) -> dict[str, str]:
 
 def _notes(job: Job, trained: Trained) -> list[str]:
     """What a reader of the numbers would otherwise miss."""
-    notes = job.chosen.notes() + search_notes(job.config)
+    config = job.config
+    notes = job.chosen.notes() + search_notes(config)
+    notes += numerics_notes(None if job.training == "none" else config.train, config.evaluate)
     if "pretrained" in job.method_class.needs and job.weights is None and job.config.checkpoint is None:
         name = job.config.method["name"]
         notes.append(f"{name} reads pretrained weights, but the backbone's are random (pretrained=false)")

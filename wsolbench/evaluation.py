@@ -89,7 +89,7 @@ def evaluate(
     prepare_scoring(reporter)
     parts = Parts(folder, kept_as or name, config.save_every)
     done = parts.load()
-    numerics = Numerics(config.dtype, config.compile, config.channels_last)
+    numerics = Numerics.of(config)
     method.to(device).eval()
     clock = _Clock()
     pending: deque[Future[_Scored]] = deque()

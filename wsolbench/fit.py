@@ -55,7 +55,7 @@ def fit(
         WsolbenchError: the loss is not finite. On a CPU nothing is learned from that step, and the state before it is
             saved; a GPU is a step ahead when that is found out, and the state saved last, a good one, stays.
     """
-    numerics = Numerics(train.dtype, train.compile, train.channels_last)
+    numerics = Numerics.of(train)
     method.to(device)
     optimizer = build_optimizer(method, train)
     stepper = Stepper(method, optimizer, train, numerics, device)

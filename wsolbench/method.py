@@ -41,6 +41,8 @@ class Method(nn.Module, ABC):
     """own: trained by `loss`; classifier: reads a shared trained classifier (see `PostHoc`); none: nothing is trained."""
     needs: ClassVar[frozenset[str]] = frozenset()
     """What else it needs, e.g. "gradients" at test time."""
+    global_losses: ClassVar[frozenset[str]] = frozenset()
+    """Losses that are taken over the images of all processes (`global_mean`); others are means over a process's own."""
     default_backbone: ClassVar[str | None] = None
     """timm name used when neither the user nor a recipe names one; None: the method has no network."""
     version: ClassVar[int] = 1

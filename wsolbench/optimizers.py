@@ -6,7 +6,7 @@ import math
 
 import torch
 
-from wsolbench.config import Optimizer, Schedule, TrainConfig
+from wsolbench.config import Dtype, Optimizer, Schedule, TrainConfig
 from wsolbench.method import Method
 from wsolbench.protocol import TrainingPlan
 
@@ -17,14 +17,17 @@ def build_optimizer(method: Method, train: TrainConfig) -> torch.optim.Optimizer
     for group in groups:
         group.setdefault("lr", train.lr)
         group["base_lr"] = group["lr"]
+    # fused, since others ask the device at every step whether a gradient of fp16 overflowed
+    fused = True if train.dtype is Dtype.fp16 and next(method.parameters()).is_cuda else None
     if train.optimizer is Optimizer.adamw:
-        return torch.optim.AdamW(groups, lr=train.lr, weight_decay=train.weight_decay)
+        return torch.optim.AdamW(groups, lr=train.lr, weight_decay=train.weight_decay, fused=fused)
     return torch.optim.SGD(
         groups,
         lr=train.lr,
         momentum=train.momentum,
         weight_decay=train.weight_decay,
         nesterov=train.momentum > 0,
+        fused=fused,
     )
 
 

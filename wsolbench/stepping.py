@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import dataclass
 
 import torch
@@ -14,6 +15,7 @@ from wsolbench.errors import WsolbenchError
 from wsolbench.method import Method
 from wsolbench.numerics import Dtype, Numerics
 from wsolbench.types import Batch
+from wsolbench.whole_batch import Means
 
 LATE = ("cuda",)  # kinds of device that run ahead of the host, which must not wait for them at every step
 LEAST_SCALE = 1.0  # a loss scale below it helps nothing: gradients overflow though the loss is hardly scaled
@@ -47,7 +49,13 @@ class Stepper:
         self.optimizer.zero_grad(set_to_none=True)
         if self.parts == 1:
             return self._backward(batch, 1.0)
-        found = [self._backward(part, len(part.ids) / len(batch.ids)) for part in batch.parts(self.parts)]
+        parts = batch.parts(self.parts)
+        means = self._means(parts) if self.method.global_losses else None
+        found = []
+        for part in parts:
+            share = len(part.ids) / len(batch.ids)
+            with nullcontext() if means is None else means.passing(share):
+                found.append(self._backward(part, share))
         names = dict.fromkeys(name for each in found for name in each.terms)
         terms = {name: _sum([each.terms[name] for each in found if name in each.terms]) for name in names}
         return Losses(terms, _sum([each.sum for each in found]))
@@ -61,6 +69,16 @@ class Stepper:
         """The loss scale, on the device; None: nothing is scaled."""
         return self.scaler.scale(torch.ones((), device=self.device)) if self.scaler.is_enabled() else None
 
+    def _means(self, parts: list[Batch]) -> Means:
+        """What the loss takes over the whole batch, from a first pass that draws what the second will draw."""
+        means, state = Means(), _random_state(self.device)
+        for part in parts:
+            with means.passing(), torch.no_grad(), self.numerics.running(self.device):
+                self.method(part.to(self.device))
+        means.complete()
+        _draw_again(self.device, state)
+        return means
+
     def _backward(self, batch: Batch, share: float) -> Losses:
         """Gradients of `share` times the loss, added to those that are there; returns the losses times `share`."""
         with self.numerics.running(self.device):
@@ -70,6 +88,16 @@ class Stepper:
         loss = sum(losses.values(), torch.zeros((), device=self.device))
         self.scaler.scale(loss).backward()
         return Losses({name: value.detach() for name, value in losses.items()}, loss.detach())
+
+
+def _random_state(device: torch.device) -> list[Tensor]:
+    return [torch.get_rng_state(), *([torch.cuda.get_rng_state(device)] if device.type == "cuda" else [])]
+
+
+def _draw_again(device: torch.device, state: list[Tensor]) -> None:
+    torch.set_rng_state(state[0])
+    if device.type == "cuda":
+        torch.cuda.set_rng_state(state[1], device)
 
 
 def _sum(values: list[Tensor]) -> Tensor:

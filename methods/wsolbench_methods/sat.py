@@ -70,6 +70,7 @@ class SAT(Method):
     """Localise with a learned spatial token whose attention masks the keys of the last blocks."""
 
     Config: ClassVar[type] = SATConfig
+    global_losses: ClassVar[frozenset[str]] = frozenset({"area"})
     default_backbone: ClassVar[str | None] = "deit_small_patch16_224"
 
     def __init__(self, config: SATConfig, **build: Any) -> None:

@@ -1,0 +1,68 @@
+"""Means over a whole batch of which only a part is in memory at a time.
+
+|mean - lambda| over a batch is no mean over its parts: parts above and below lambda cancel in the batch alone. Its gradient
+needs the batch's mean before the first part is learned from. So the parts pass twice: without gradients, to add up what the
+means are made of, and again with the means known. Over several processes the sums are those of all.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+
+class Means:
+    """The means that a loss takes over its batch, in the order in which it asks for them."""
+
+    def __init__(self) -> None:
+        self._totals: list[Tensor] = []  # sum and number of elements, float64, over the parts that have passed
+        self._asked = 0  # by the part that passes now
+        self._share: float | None = None  # of the batch's images in that part; None: sums are still added up
+
+    def of(self, values: Tensor) -> Tensor:
+        """The mean of all parts' values, differentiable in this part's, whose loss counts as its share of the images."""
+        at, self._asked = self._asked, self._asked + 1
+        if self._share is None:
+            total = torch.stack(
+                [values.detach().double().sum(), values.new_tensor(values.numel(), dtype=torch.float64)]
+            )
+            if at == len(self._totals):
+                self._totals.append(total)
+            else:
+                self._totals[at] = self._totals[at] + total
+            return values.mean()
+        total, count = self._totals[at].unbind()
+        own = values.sum() * (_world() / (self._share * count)).to(values.dtype)
+        return own + ((total / count).to(values.dtype) - own).detach()
+
+    @contextmanager
+    def passing(self, share: float | None = None) -> Iterator[None]:
+        """A part passes: without its share to be added up, with it to be learned from."""
+        global _passing
+        self._asked, self._share, _passing = 0, share, self
+        try:
+            yield
+        finally:
+            _passing = None
+
+    def complete(self) -> None:
+        """All parts have been added up here; now those of the other processes."""
+        if _world() > 1:
+            for total in self._totals:
+                dist.all_reduce(total)
+
+
+_passing: Means | None = None
+
+
+def passing() -> Means | None:
+    """The means of the batch of which a part passes just now; None: batches are whole."""
+    return _passing
+
+
+def _world() -> int:
+    return dist.get_world_size() if dist.is_available() and dist.is_initialized() else 1
