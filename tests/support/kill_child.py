@@ -2,7 +2,8 @@
 
 One process imports torch once and forks a child for every attempt; it touches no tensor itself, so forking is safe. Half of
 the children are killed by this process after a random part of the time that an undisturbed one takes; the other half kill
-themselves at a random event: a loss, a batch, or an operation on files, between any two of which a run must be safe.
+themselves at a random event of a random phase: a loss, a batch, or an operation on files, between any two of which a run must
+be safe.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ import math
 import mmap
 import os
 import random
+import resource
 import signal
 import struct
 import sys
@@ -23,6 +25,7 @@ from pathlib import Path
 from typing import Any
 
 import engine_fakes
+import torch
 from engine_fakes import fake_config
 
 import wsolbench.engine
@@ -31,13 +34,16 @@ import wsolbench.launch
 import wsolbench.training
 from wsolbench.config import RunConfig, SearchConfig
 from wsolbench.metrics import label_rank  # noqa: F401 (imported here, once, instead of in every child)
+from wsolbench.outcomes import prepare_scoring
 from wsolbench.progress import Silent
+from wsolbench.rundir import source_commit
 from wsolbench.snapshots import Evaluator
 
 PHASES = ("opening", "training", "selection", "evaluation", "writing")
 SPACE = 'space: [{for: {methods: ["*"]}, train: {lr: {log-uniform: [1.0e-3, 0.1]}}}]'
 FILE_EVENTS = {"os.rename", "os.remove", "os.mkdir", "os.rmdir", "os.link", "os.truncate"}
-shared = mmap.mmap(-1, 16)  # written by the child, read here once it is dead: phase, events
+NUMBERS = struct.Struct(f"{1 + len(PHASES)}q")  # the phase, and the events of each
+shared = mmap.mmap(-1, NUMBERS.size)  # written by the child, read here once it is dead
 
 
 def configs(out: Path, space: Path) -> list[RunConfig]:
@@ -48,16 +54,18 @@ def configs(out: Path, space: Path) -> list[RunConfig]:
     return [matrix, searched, fake_config(out, "shared-a", **often), fake_config(out, "shared-b", **often)]
 
 
-def watch(kill_at: int) -> None:
-    """Note the phase and count events in this process; kill it at event number `kill_at`, from 1."""
+def watch(kill_at: tuple[str, int] | None) -> None:
+    """Note the phase and count events in this process; kill it at event number n, from 1, of a phase."""
 
     def enter(phase: str) -> None:
-        shared[:8] = struct.pack("q", PHASES.index(phase))
+        _, *counts = NUMBERS.unpack(shared)
+        shared[:] = NUMBERS.pack(PHASES.index(phase), *counts)
 
     def event(*ignored: object) -> None:
-        count = struct.unpack("q", shared[8:])[0] + 1
-        shared[8:] = struct.pack("q", count)
-        if count == kill_at:
+        phase, *counts = NUMBERS.unpack(shared)
+        counts[phase] += 1
+        shared[:] = NUMBERS.pack(phase, *counts)
+        if kill_at == (PHASES[phase], counts[phase]):
             os.kill(os.getpid(), signal.SIGKILL)
 
     def audit(name: str, arguments: tuple[Any, ...]) -> None:
@@ -88,9 +96,18 @@ def watch(kill_at: int) -> None:
     wsolbench.launch.run_job = during(lambda *_: "opening", wsolbench.launch.run_job, "opening")  # type: ignore[attr-defined]
 
 
-def attempt(out: Path, space: Path, kill_at: int = 0, delay: float = math.inf) -> tuple[int, str, int, float]:
-    """One child; its exit code (-9 killed), the phase and the number of events it came to, and how long it took."""
-    shared[:] = struct.pack("qq", 0, 0)
+def warm_up() -> None:
+    """What every child would otherwise do anew: imports, compilation, asking git."""
+    with wsolbench.engine._deterministic(torch.device("cpu")):
+        prepare_scoring(Silent())
+    source_commit()
+
+
+def attempt(
+    out: Path, space: Path, kill_at: tuple[str, int] | None = None, delay: float = math.inf
+) -> tuple[int, str, dict[str, int], float]:
+    """One child; its exit code (-9 killed), the phase and the numbers of events it came to, and how long it took."""
+    shared[:] = bytes(NUMBERS.size)
     started = time.monotonic()
     pid = os.fork()
     if pid == 0:
@@ -109,8 +126,8 @@ def attempt(out: Path, space: Path, kill_at: int = 0, delay: float = math.inf) -
         time.sleep(delay)
         os.kill(pid, signal.SIGKILL)  # a child that is done is waited for below, so the number is still its own
     code = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
-    phase, events = struct.unpack("qq", shared[:])
-    return code, PHASES[phase], events, time.monotonic() - started
+    phase, *counts = NUMBERS.unpack(shared)
+    return code, PHASES[phase], dict(zip(PHASES, counts, strict=True)), time.monotonic() - started
 
 
 def main() -> None:
@@ -118,27 +135,37 @@ def main() -> None:
     space = base / "space.yaml"
     space.write_text(SPACE)
     draw = random.Random(seed)
+    warm_up()
     code, _, events, seconds = attempt(base / "whole", space)
     assert code == 0
     found: Counter[str] = Counter()
     folders, attempts, done = 0, 0, True
     while found.total() < kills or not done:
         folders += done
-        by_event = attempts % 2 == 0 and found.total() < kills
-        by_clock = attempts % 2 == 1 and found.total() < kills
-        code, phase, *_ = attempt(
-            base / f"killed-{folders}",
-            space,
-            kill_at=draw.randint(1, events) if by_event else 0,
-            delay=draw.uniform(0, seconds) if by_clock else math.inf,
-        )
+        kill_at, delay = None, math.inf
+        if found.total() < kills and attempts % 2:
+            delay = draw.uniform(0, seconds)
+        elif found.total() < kills:
+            chosen = draw.choice(PHASES)
+            kill_at = chosen, draw.randint(1, events[chosen])
+        code, phase, *_ = attempt(base / f"killed-{folders}", space, kill_at, delay)
         attempts += 1
         done = code == 0
         if code == -signal.SIGKILL:
             found[phase] += 1
         elif code != 0:
             sys.exit(f"an attempt ended with {code} in phase {phase}")
-    print(json.dumps({"kills": found, "folders": folders, "events": events, "seconds": seconds}))
+    print(
+        json.dumps(
+            {
+                "kills": found,
+                "folders": folders,
+                "events": events,
+                "seconds": seconds,
+                "cpu": resource.getrusage(resource.RUSAGE_CHILDREN).ru_utime,
+            }
+        )
+    )
 
 
 if __name__ == "__main__":
