@@ -54,7 +54,7 @@ def writing(path: Path) -> Iterator[None]:
         if number is None or isinstance(error, MachineError):
             raise
         mend = "; what was saved before is whole: make room and run the same command again" if number in NO_ROOM else ""
-        raise MachineError(f"'{path}' cannot be written: {os.strerror(number)}{mend}") from error
+        raise MachineError(f"'{path}' could not be written: {os.strerror(number)}{mend}") from error
 
 
 def append(path: Path, text: str) -> None:

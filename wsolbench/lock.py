@@ -56,9 +56,11 @@ def locked(
     finally:
         if handle in _held:  # else this is a forked child
             _held.discard(handle)
-            with suppress(OSError):
-                (folder / LOCK).unlink(missing_ok=True)
-            os.close(handle)  # frees the lock
+            try:
+                with suppress(OSError):
+                    (folder / LOCK).unlink(missing_ok=True)
+            finally:
+                os.close(handle)  # frees the lock
 
 
 def _acquire(folder: Path, wait: bool, say: Callable[[str], None] | None, kind: str) -> int:

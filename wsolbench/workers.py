@@ -23,7 +23,7 @@ def from_workers(loader: Any, option: str, waiting: Callable[[int], str]) -> Ite
     Args:
         loader: with any number of workers.
         option: that says how many there are.
-        waiting: describes what is loaded as item n, for when a worker dies and it does not come.
+        waiting: describes item n, for when a worker dies and it does not come; it may have died at one that was loaded ahead.
 
     Raises:
         MachineError: a worker died. It is noticed where its item is awaited, not in the middle of a step.
@@ -41,8 +41,8 @@ def from_workers(loader: Any, option: str, waiting: Callable[[int], str]) -> Ite
             if is_requested():  # all processes were told to stop, and the worker was quicker
                 stop_if_requested()
             raise MachineError(
-                f"a data-loading process died{_cause(batches)} while {waiting(count)} was awaited; what was saved before is "
-                f"kept: run the same command again, with fewer processes or none ({option}=0), which takes less memory"
+                f"a data-loading process died{_cause(batches)} while {waiting(count)} or what follows was loaded; what was "
+                f"saved before is kept: run the same command again, with fewer processes or none ({option}=0), which takes less memory"
             ) from error
         if isinstance(batch, WsolbenchError):
             raise batch
