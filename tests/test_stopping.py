@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -217,17 +218,32 @@ def start(*words: str) -> subprocess.Popen[str]:
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
-        env=os.environ | {"PYTHONPATH": os.pathsep.join(paths), "COLUMNS": "500"},
+        start_new_session=True,
+        env=os.environ | {"PYTHONPATH": os.pathsep.join(paths)},
     )
 
 
-def test_sigterm_ends_the_program_with_one_sentence(tmp_path: Path) -> None:
-    program = start(*RUN, str(tmp_path))
+def has_worker(pid: int) -> bool:
+    """The process has a child that loads data: any but git, which is asked for the commit before training."""
+    for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split():
+        with suppress(OSError):
+            if "git" not in Path(f"/proc/{child}/comm").read_text():
+                return True
+    return False
+
+
+@pytest.mark.skipif(not Path("/proc/self/task").is_dir(), reason="sees processes as Linux shows them")
+def test_sigterm_to_all_its_processes_ends_the_program_with_one_sentence(tmp_path: Path) -> None:
+    """As SLURM sends it: to the data-loading process too, which must not die before its parent has finished its step."""
+    words = [*RUN[:-1], "train.workers=1", *RUN[-1:], str(tmp_path)]
+    program = start(*words)
     assert program.stderr is not None
     first = program.stderr.readline()
     assert first.endswith("running\n"), first
-    time.sleep(0.5)
-    program.send_signal(signal.SIGTERM)
+    while not has_worker(program.pid) and program.poll() is None:
+        time.sleep(0.05)
+    time.sleep(0.3)
+    os.killpg(program.pid, signal.SIGTERM)
     out, error = program.communicate(timeout=120)
     assert program.returncode == 143
     assert out == ""
@@ -236,17 +252,17 @@ def test_sigterm_ends_the_program_with_one_sentence(tmp_path: Path) -> None:
     assert empty == ""
     assert last == (
         "wsolbench: stopped by SIGTERM; what was done is saved, resume with the same command: "
-        f"wsolbench {' '.join(RUN)} {tmp_path}"
+        f"wsolbench {' '.join(words)}"
     )
+    assert len(list(tmp_path.rglob("state.pt"))) == 1
     assert not temporary_files(tmp_path)
     assert not list(tmp_path.rglob(".lock"))
 
 
+@pytest.mark.skipif(not Path("/proc/self/maps").is_file(), reason="sees what is loaded as Linux shows it")
 def test_ctrl_c_while_the_program_begins(tmp_path: Path) -> None:
     """While torch and others are imported: no traceback from inside of them."""
     program = start(*RUN, str(tmp_path))
-    while program.poll() is None and not os.path.exists(f"/proc/{program.pid}/maps"):
-        pass
     deadline = time.monotonic() + 60
     while "libtorch" not in Path(f"/proc/{program.pid}/maps").read_text() and time.monotonic() < deadline:
         time.sleep(0.01)

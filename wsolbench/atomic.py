@@ -57,14 +57,17 @@ def writing(path: Path) -> Iterator[None]:
         raise MachineError(f"'{path}' could not be written: {os.strerror(number)}{mend}") from error
 
 
-def append(path: Path, text: str) -> None:
-    """Add a line of UTF-8 text to a file; whoever reads it must bear with a cut last line.
+def append(path: Path, text: str, *, sync: bool = True) -> None:
+    """Add a line of UTF-8 text to a file and force it to disk (`sync`); whoever reads it must bear with a cut last line.
 
     Raises:
         MachineError: it could not be written.
     """
     with writing(path), path.open("a", encoding="utf-8") as file:
         file.write(text)
+        if sync:
+            file.flush()
+            os.fsync(file.fileno())
 
 
 def _errno(error: BaseException | None) -> int | None:

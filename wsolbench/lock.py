@@ -68,22 +68,39 @@ def _acquire(folder: Path, wait: bool, say: Callable[[str], None] | None, kind: 
     while True:
         handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
         try:
-            try:
-                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                if not wait:
-                    raise WsolbenchError(f"{kind} '{folder}' is in use by {_owner(handle)}") from None
+            taken = _take(handle)
+            if not taken and _is_dead(_read(handle)):
+                time.sleep(0.2)  # a child has yet to let go of it, or the successor to sign
+                taken = _take(handle)
+            if not taken and not wait:
+                raise WsolbenchError(f"{kind} '{folder}' is in use by {_owner(handle)}")
+            if not taken:
                 if say is not None:
                     say(f"waiting for {_owner(handle)}, which works in '{folder}'")
                 fcntl.flock(handle, fcntl.LOCK_EX)
-            # the former owner removes the file when it leaves: a lock on a removed file keeps nobody out
-            if path.exists() and os.fstat(handle).st_ino == path.stat().st_ino:
+            if _is_there(path, handle):
                 _sign(handle)
                 return handle
         except BaseException:
             os.close(handle)
             raise
         os.close(handle)
+
+
+def _take(handle: int) -> bool:
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
+
+
+def _is_there(path: Path, handle: int) -> bool:
+    """The former owner removes the file when it leaves: a lock on a removed file keeps nobody out."""
+    try:
+        return os.path.samestat(os.fstat(handle), path.stat())
+    except FileNotFoundError:
+        return False
 
 
 def _sign(handle: int) -> None:
@@ -97,9 +114,6 @@ def _sign(handle: int) -> None:
 def _owner(handle: int) -> str:
     """Who holds a lock, as far as the file tells."""
     text = _read(handle)
-    if _is_dead(text):
-        time.sleep(0.2)  # its successor may not have signed yet
-        text = _read(handle)
     if _is_dead(text):
         return (
             f"a process that was started by {text}, which is dead itself: wait until its children are gone, or end them"

@@ -129,7 +129,7 @@ def _make(
         for sample, size_HW, boxes_M4 in _proposals(pictures, source, len(made), workers):
             random = np.random.RandomState(stable_seed("pseudo-boxes", seed, sample.id) % 2**32)
             made.append(Made(sample.id, size_HW, pointing.choose(sample, boxes_M4, size_HW, random)))
-            append(folder / PARTIAL, json.dumps(asdict(made[-1])) + "\n")
+            append(folder / PARTIAL, json.dumps(asdict(made[-1])) + "\n", sync=False)
             advance(1)
             if interrupt.requested:
                 raise interrupt.stopped()
