@@ -2,8 +2,8 @@
 
 One process imports torch once and forks a child for every attempt; it touches no tensor itself, so forking is safe. Half of
 the children that are killed are killed by this process after a random part of the time that an undisturbed one takes; the
-other half kill themselves at a random event of a random phase: a loss, a batch, or an operation on files, between any two of
-which a run must be safe. Signals that ask to stop come at such events too.
+other half kill themselves at a random event of the phase that was hit least: a loss, a batch, or an operation on files,
+between any two of which a run must be safe. Signals that ask to stop come at such events too.
 """
 
 from __future__ import annotations
@@ -163,7 +163,7 @@ def attempt(out: Path, fault: Fault) -> Attempt:
     return Attempt(code, PHASES[phase], dict(zip(PHASES, counts, strict=True)), time.monotonic() - started)
 
 
-def until_done(base: Path, count: int, draw: Callable[[int], Fault]) -> tuple[Counter[str], Counter[int], int]:
+def until_done(base: Path, count: int, draw: Callable[[Counter[str]], Fault]) -> tuple[Counter[str], Counter[int], int]:
     """Runs in folders `<base>-1`, ... with a fault in each attempt until there were `count`: phases, codes, folders."""
     phases: Counter[str] = Counter()
     codes: Counter[int] = Counter()
@@ -171,7 +171,7 @@ def until_done(base: Path, count: int, draw: Callable[[int], Fault]) -> tuple[Co
     while phases.total() < count or not done:
         folders += done
         out = base.with_name(f"{base.name}-{folders}")
-        fault = draw(phases.total()) if phases.total() < count else Fault()
+        fault = draw(phases) if phases.total() < count else Fault()
         result = attempt(out, fault)
         done = result.code == 0
         if not done:
@@ -195,13 +195,16 @@ def main() -> None:
     def at_event(number: int, phase: str) -> Fault:
         return Fault(number, phase, random_.randint(1, whole.events[phase]))
 
-    def kill(so_far: int) -> Fault:
-        if so_far % 2:
-            return Fault(delay=random_.uniform(0, whole.seconds))
-        return at_event(signal.SIGKILL, random_.choice(PHASES))
+    def rarest(so_far: Counter[str]) -> str:
+        return min(PHASES, key=lambda phase: so_far[phase])
 
-    def stop(so_far: int) -> Fault:
-        return at_event(STOPS[so_far % len(STOPS)], PHASES[so_far % len(PHASES)])
+    def kill(so_far: Counter[str]) -> Fault:
+        if so_far.total() % 2:
+            return Fault(delay=random_.uniform(0, whole.seconds))
+        return at_event(signal.SIGKILL, rarest(so_far))
+
+    def stop(so_far: Counter[str]) -> Fault:
+        return at_event(STOPS[so_far.total() % len(STOPS)], rarest(so_far))
 
     killed, _, killed_folders = until_done(base / "killed", kills, kill)
     stopped, codes, stopped_folders = until_done(base / "stopped", stops, stop)
