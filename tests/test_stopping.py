@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import pickle
 import signal
 import subprocess
 import sys
@@ -46,6 +47,7 @@ def test_a_signal_waits_for_the_end_of_a_step(name: str) -> None:
         assert asked.requested
         stopped = asked.stopped()
     assert isinstance(stopped, KeyboardInterrupt)
+    assert pickle.loads(pickle.dumps(stopped)).status == stopped.status
     assert stopped.status == 128 + number
     assert stopped.why == ("interrupted" if name == "SIGINT" else f"stopped by {name}")
     assert signal.getsignal(number) is before

@@ -12,6 +12,7 @@ import os
 import shlex
 import sys
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from typing import NoReturn
@@ -67,7 +68,8 @@ def _main(words: list[str]) -> int:
         return 2 if isinstance(error, UsageError) else 1
     except KeyboardInterrupt as error:
         stopped = request_of(error)
-        print(f"\nwsolbench: {stopped.why}{_resume(words)}", file=sys.stderr)
+        with suppress(OSError):  # after SIGHUP there is no terminal left
+            print(f"\nwsolbench: {stopped.why}{_resume(words)}", file=sys.stderr)
         return stopped.status
     except BrokenPipeError:  # the reader of a pipe, e.g. head, has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -75,9 +77,8 @@ def _main(words: list[str]) -> int:
     except OSError as error:
         if error.errno not in NO_ROOM or os.environ.get("WSOLBENCH_TRACEBACK") == "1":
             raise
-        print(
-            f"wsolbench: '{error.filename or 'standard output'}' cannot be written: {error.strerror}", file=sys.stderr
-        )
+        file = f"'{error.filename}'" if error.filename else "standard output, or a file,"
+        print(f"wsolbench: {file} could not be written: {error.strerror}", file=sys.stderr)
         return 1
 
 

@@ -36,15 +36,18 @@ class Stopped(KeyboardInterrupt):
     """The process was asked to stop; what it had finished is saved. `status` is the exit status that says why."""
 
     def __init__(self, why: str = "interrupted", status: int = 128 + signal.SIGINT) -> None:
-        super().__init__(why)
+        super().__init__(why, status)  # both in `args`, so that another process can be sent it
         self.why, self.status = why, status
+
+    def __str__(self) -> str:
+        return self.why
 
 
 @dataclass
 class _Process:
     """What this process was asked; there is one."""
 
-    request: Stopped | None = None
+    request: Stopped | None = None  # never raised itself
     number: int = 0  # the signal that asked
     at: float = 0.0  # when it came
     raised: bool = False  # the request was acted upon
@@ -88,7 +91,7 @@ class Interrupt:
 
     def stopped(self) -> Stopped:
         """What to raise once everything is saved."""
-        return _process.request or Stopped()
+        return _stopped()
 
     def __enter__(self) -> Self:
         if _in_main_thread():
@@ -112,12 +115,12 @@ def caught() -> Iterator[None]:
     Outside of an `Interrupt` they raise `Stopped` where the program is. A signal that something else handles or ignores
     (nohup, a job manager's library) stays with it.
     """
+    global _process
     if _process.caught_in == os.getpid() or not _in_main_thread():
         yield
         return
+    _process = _Process(caught_in=os.getpid())  # what was asked of an earlier call is answered
     own = (signal.SIG_DFL, signal.default_int_handler)
-    _process.__init__()  # type: ignore[misc]  # what an earlier call was asked is answered
-    _process.caught_in = os.getpid()
     try:
         for number in _SIGNALS:
             if signal.getsignal(number) in own:
@@ -131,7 +134,7 @@ def caught() -> Iterator[None]:
 
 @contextmanager
 def limited(text: str | None) -> Iterator[None]:
-    """Ask to stop when this time is up, as a signal would; None: never. For inside `caught`.
+    """Ask to stop when this time is up, as a signal would; None: never. In the main thread, inside `caught`.
 
     Raises:
         UsageError: the text is no time.
@@ -140,17 +143,15 @@ def limited(text: str | None) -> Iterator[None]:
         yield
         return
     _process.limit, _process.seconds = text, parse_time(text)
-    _process.deadline = time.monotonic() + _process.seconds
-    if not (_in_main_thread() and hasattr(signal, "setitimer")):
-        yield
-        return
+    started = time.monotonic()
+    _process.deadline = started + _process.seconds
     # the alarm is for whatever asks nobody, such as opening the data
     handler = signal.signal(signal.SIGALRM, _on_signal)
     left, again = signal.setitimer(signal.ITIMER_REAL, _process.seconds)
-    started = time.monotonic()
     try:
         yield
     finally:
+        _process.deadline = float("inf")
         signal.setitimer(signal.ITIMER_REAL, 0)
         signal.signal(signal.SIGALRM, handler)
         if left:
@@ -166,7 +167,7 @@ def stop_if_requested() -> None:
 
 def request_of(error: KeyboardInterrupt) -> Stopped:
     """Why the program ends, whoever raised the error."""
-    return error if isinstance(error, Stopped) else _process.request or Stopped()
+    return error if isinstance(error, Stopped) else _stopped()
 
 
 def is_requested() -> bool:
@@ -230,9 +231,13 @@ def _on_signal(number: int, frame: FrameType | None) -> None:
 
 
 def _raise() -> None:
-    assert _process.request is not None
     _process.raised, _process.at = True, time.monotonic()
-    raise _process.request
+    raise _stopped()
+
+
+def _stopped() -> Stopped:
+    """A new one each time: an error that was raised keeps the frames it went through, and with them their tensors."""
+    return Stopped(_process.request.why, _process.request.status) if _process.request else Stopped()
 
 
 def _as_the_system_does(number: int) -> None:
