@@ -11,8 +11,11 @@ from pathlib import Path
 
 import pytest
 import torch
+from engine_fakes import fake_config
 
 from wsolbench.errors import UsageError, WsolbenchError
+from wsolbench.launch import run_all
+from wsolbench.progress import Silent
 from wsolbench.rundir import (
     OURS,
     RunDirectory,
@@ -129,6 +132,21 @@ def test_finish_leaves_no_trace_of_being_unfinished(tmp_path: Path) -> None:
         run.finish("{}")
         assert run.is_done()
     assert sorted(path.name for path in run.path.iterdir()) == ["config.yaml", "env.json", "record.json"]
+
+
+def test_a_run_that_was_killed_after_it_was_done_is_tidied_by_whoever_finds_it_done(tmp_path: Path) -> None:
+    """Between the mark of being done and the removal of what only an unfinished run needs."""
+    (outcome,) = run_all([fake_config(tmp_path, "centre")], reporter=Silent())
+    assert outcome.directory is not None
+    whole = sorted(path.name for path in outcome.directory.iterdir())
+    for name in ("state.pt", "state.pt.tmp", "levels.npz.tmp", "best-x.safetensors.tmp", "failed.json", ".lock"):
+        (outcome.directory / name).write_text("")
+    (outcome.directory / "partial").mkdir()
+    (outcome.directory / "notes.tmp").write_text("not ours")
+    (outcome,) = run_all([fake_config(tmp_path, "centre")], reporter=Silent())
+    assert outcome.status == "skipped"
+    assert outcome.directory is not None
+    assert sorted(path.name for path in outcome.directory.iterdir()) == sorted([*whole, "notes.tmp"])
 
 
 def test_a_file_is_whole_or_absent(tmp_path: Path) -> None:

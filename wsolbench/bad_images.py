@@ -16,8 +16,9 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TypeVar
 
+from wsolbench.atomic import atomically
 from wsolbench.data import Split
-from wsolbench.errors import BadImage
+from wsolbench.errors import BadImage, MachineError
 from wsolbench.progress import Reporter
 
 MAX_SHARE = 0.1  # of the images looked at; where more are bad, a path or a disk is wrong and not some files
@@ -126,8 +127,5 @@ def _read(path: Path) -> dict[str, str] | None:
 
 def _write(path: Path, bad: dict[str, str]) -> None:
     """Keep an answer; a cache that cannot be written costs time, not the run."""
-    temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
-    with suppress(OSError):
-        path.parent.mkdir(parents=True, exist_ok=True)
+    with suppress(MachineError), atomically(path, shared=True) as temporary:
         temporary.write_text(json.dumps({"bad": bad}), encoding="utf-8")
-        temporary.replace(path)

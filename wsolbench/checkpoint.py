@@ -14,6 +14,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
+from wsolbench.atomic import atomically
 from wsolbench.errors import WsolbenchError
 
 State = dict[str, Tensor]
@@ -105,10 +106,8 @@ def _refused(path: Path, message: str) -> WsolbenchError:
 def write_tensors(path: str | Path, state: State, metadata: dict[str, str] | None = None) -> None:
     """Write a state dict as safetensors, atomically."""
     path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(path.name + ".tmp")
-    save_file({name: value.detach().cpu().contiguous() for name, value in state.items()}, temporary, metadata)
-    temporary.replace(path)
+    with atomically(path) as temporary:
+        save_file({name: value.detach().cpu().contiguous() for name, value in state.items()}, temporary, metadata)
 
 
 # --- fitting a file's tensors to a module ----------------------------------------------------------------------------

@@ -1,6 +1,7 @@
 """The command line: flags say what, `key=value` says how. Nothing heavy is imported before a verb needs it.
 
-Exit status: 0 done; 1 a run failed, the others went on; 2 wrong usage, nothing was started; 130 interrupted.
+Exit status: 0 done; 1 a run failed, the others went on; 2 wrong usage, nothing was started; 75 the time of --max-time is up;
+128 + n stopped by signal n: 130 Ctrl-C, 143 SIGTERM, 129 SIGHUP, 138 SIGUSR1. After these and 75 the same command goes on.
 """
 
 from __future__ import annotations
@@ -11,18 +12,24 @@ import os
 import shlex
 import sys
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from typing import NoReturn
 
 from wsolbench import __version__, board_flags, data_verbs, report_flags
+from wsolbench.atomic import NO_ROOM
 from wsolbench.errors import UsageError, WsolbenchError, unknown
 from wsolbench.formats import FORMATS
+from wsolbench.interrupt import caught, limited, request_of
 from wsolbench.overrides import names_in
 from wsolbench.preflight import check_backbone, check_device, check_writable
 
 Handler = Callable[[argparse.Namespace, list[str]], int]
 
+MAX_TIME = (
+    "save and stop by then, with exit status 75; the same command goes on: 2h, 90m, 45s, 1:30:00 (default: never)"
+)
 KINDS = ("methods", "datasets", "protocols", "backbones")
 
 
@@ -45,6 +52,11 @@ class _Parser(argparse.ArgumentParser):
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line and return its exit status."""
     words = list(sys.argv[1:] if argv is None else argv)
+    with caught():
+        return _main(words)
+
+
+def _main(words: list[str]) -> int:
     try:
         status = _dispatch(words)
         sys.stdout.flush()  # so that a closed pipe is noticed here
@@ -54,14 +66,30 @@ def main(argv: Sequence[str] | None = None) -> int:
             raise
         print(f"wsolbench: {error}", file=sys.stderr)
         return 2 if isinstance(error, UsageError) else 1
-    except KeyboardInterrupt:
-        again = f"; what was done is saved, resume with the same command: wsolbench {shlex.join(words)}"
-        resumes = words[:1] in (["run"], ["evaluate"]) or words[:2] == ["data", "pseudo-boxes"]
-        print(f"\nwsolbench: interrupted{again if resumes else ''}", file=sys.stderr)
-        return 130
+    except KeyboardInterrupt as error:
+        stopped = request_of(error)
+        with suppress(OSError):  # after SIGHUP there is no terminal left
+            print(f"\nwsolbench: {stopped.why}{_resume(words)}", file=sys.stderr)
+        return stopped.status
     except BrokenPipeError:  # the reader of a pipe, e.g. head, has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
+    except OSError as error:
+        if error.errno not in NO_ROOM or os.environ.get("WSOLBENCH_TRACEBACK") == "1":
+            raise
+        file = f"'{error.filename}'" if error.filename else "standard output, or a file,"
+        print(f"wsolbench: {file} could not be written: {error.strerror}", file=sys.stderr)
+        return 1
+
+
+def _resume(words: list[str]) -> str:
+    """How to go on, for the verbs that keep what they have done."""
+    if words[:1] not in (["run"], ["evaluate"]) and words[:2] != ["data", "pseudo-boxes"]:
+        return ""
+    command = f"wsolbench {shlex.join(word for word in words if word != '--rerun')}"
+    if "--rerun" in words:  # it would forget what was just saved; runs that had not begun keep their former results
+        return f"; what was done is saved, resume what had begun without --rerun: {command}"
+    return f"; what was done is saved, resume with the same command: {command}"
 
 
 def _dispatch(words: list[str]) -> int:
@@ -84,7 +112,8 @@ def _dispatch(words: list[str]) -> int:
     if rest and arguments.handler is not _run and not data_verbs.takes_options(arguments.handler):
         raise UsageError(f"'{arguments.parser.prog}' takes no '{rest[0]}'; see '{arguments.parser.prog} --help'")
     handler: Handler = arguments.handler
-    return handler(arguments, rest)
+    with limited(getattr(arguments, "max_time", None)):
+        return handler(arguments, rest)
 
 
 def parsers_of(parser: argparse.ArgumentParser) -> dict[str, argparse.ArgumentParser]:
@@ -138,6 +167,7 @@ def build_parser() -> argparse.ArgumentParser:
     )
     run.add_argument("--config", metavar="FILE", help="repeat the run that wrote this config.yaml")
     run.add_argument("--rerun", action="store_true", help="run again what is already done")
+    run.add_argument("--max-time", metavar="TIME", help=MAX_TIME)
 
     evaluate = verb(
         "evaluate",
@@ -193,6 +223,7 @@ def build_parser() -> argparse.ArgumentParser:
     evaluate.add_argument("--val-maps", metavar="PATH", help="maps of val, whose boxes then choose the threshold")
     evaluate.add_argument("--out", metavar="DIR", default="results", help="where runs are kept (default: results)")
     evaluate.add_argument("--rerun", action="store_true", help="score again what is already done")
+    evaluate.add_argument("--max-time", metavar="TIME", help=MAX_TIME)
 
     board = verb(
         "leaderboard",

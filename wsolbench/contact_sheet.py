@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
+from wsolbench.atomic import atomically
 from wsolbench.errors import BadImage, UsageError, unknown
 
 if TYPE_CHECKING:
@@ -50,10 +51,9 @@ def write_contact_sheet(dataset: Dataset, split: str, path: Path, count: int = 2
     title = f"{shortened(dataset.info.title, 40)}, {split}: {count} of {len(content):,} images; {legend}"
     figure.suptitle(title, fontsize=7, x=0.01, ha="left", parse_math=False)
     path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with warnings.catch_warnings():
+    with warnings.catch_warnings(), atomically(path) as temporary:
         warnings.filterwarnings("ignore", "Glyph .* missing")  # class names may be in any script
-        figure.savefig(path, format="png")
+        figure.savefig(temporary, format="png")
     return path
 
 

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Protocol
 
 from wsolbench.errors import UsageError, unknown
+from wsolbench.interrupt import request_of
 from wsolbench.overrides import names_in
 from wsolbench.preflight import check_writable
 from wsolbench.pseudo_boxes_verb import add_arguments, pseudo_boxes
@@ -133,7 +134,7 @@ def check(arguments: argparse.Namespace, rest: list[str]) -> int:
     print_report(report, Console())
     if arguments.json is not None:
         write_json(arguments.json, report.as_json())
-    return 130 if not report.complete else 1 if report.problems else 0
+    return request_of(KeyboardInterrupt()).status if not report.complete else 1 if report.problems else 0
 
 
 def draw(arguments: argparse.Namespace, rest: list[str]) -> int:

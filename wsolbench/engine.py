@@ -72,6 +72,7 @@ def run_job(job: Job, session: Session, *, rerun: bool = False) -> Outcome:
     with directory.locked():
         if directory.is_done() and not rerun:
             record = read_record(directory / directory.done)
+            directory.tidy()
             made = (
                 f"done on {record.provenance.get('created')} by commit {record.provenance.get('commit') or 'unknown'}"
             )

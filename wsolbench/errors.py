@@ -15,6 +15,10 @@ class UsageError(WsolbenchError):
     """The request itself is wrong (unknown name, key or device): exit status 2, nothing was started."""
 
 
+class MachineError(WsolbenchError):
+    """Not the run's fault but the machine's: no room on the disk, a process that was killed. Mended, the same command goes on."""
+
+
 class BadImage(WsolbenchError):
     """An image file that cannot be used: absent, damaged, or not the one that was annotated.
 

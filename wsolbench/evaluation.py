@@ -114,11 +114,12 @@ def evaluate(
             pending.append(scorers.submit(_score, batch.ids, batch.labels_B, located, read, scoring))
             collect(config.threads + QUEUE - 1)
             advance(len(batch.ids))
-            if interrupt.requested or parts.is_due():
+            stop = interrupt.requested  # asked once: a signal between two questions would stop without saving
+            if stop or parts.is_due():
                 collect(0)
                 parts.flush()
-            if interrupt.requested:
-                raise KeyboardInterrupt
+            if stop:
+                raise interrupt.stopped()
         collect(0)
         parts.flush()
     return Evaluated(parts, clock.rate())

@@ -61,6 +61,7 @@ def evaluate_maps(request: Request, *, rerun: bool = False, reporter: Reporter |
                 record = read_record(directory / directory.done)
                 made = f"{record.provenance.get('created')} by commit {record.provenance.get('commit') or 'unknown'}"
                 if record.provenance.get("maps_stamp") == job.stamp:
+                    directory.tidy()
                     return Evaluation(directory.path, "skipped", f"done on {made}; --rerun forces", record)
                 reporter.message(f"the maps were changed since the evaluation done on {made}: they are scored again")
                 rerun = True

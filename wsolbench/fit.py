@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-import os
 import pickle
 import time
 from collections.abc import Callable, Sequence
@@ -14,6 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from wsolbench.atomic import append, atomically
 from wsolbench.checkpoint import write_tensors
 from wsolbench.config import TrainConfig
 from wsolbench.data import Split, stable_seed, train_steps
@@ -95,7 +95,8 @@ def fit(
             check.after_update(place, losses, stepper.scale())
             step += 1
             log.add(losses, len(batch.ids))
-            saves = state.is_due() or interrupt.requested
+            stop = interrupt.requested  # asked once: a signal between two questions would stop without saving
+            saves = stop or state.is_due()
             if saves or log.is_due(step):
                 check.settle()  # nothing that is written has seen a bad step
                 log.settle()
@@ -105,8 +106,8 @@ def fit(
             log.write_if_due(step, optimizer.param_groups[0]["lr"])
             if saves:
                 state.save(step)
-            if interrupt.requested:
-                raise KeyboardInterrupt
+            if stop:
+                raise interrupt.stopped()
 
 
 def save_weights(module: torch.nn.Module, folder: Path) -> None:
@@ -195,8 +196,7 @@ class _Log:
             "seconds": round(self.sums["seconds"], 4),
             "images_per_second": round(self.sums["images"] / max(self.sums["seconds"], 1e-9), 2),
         }
-        with self.path.open("a", encoding="utf-8") as file:
-            file.write(json.dumps(line) + "\n")
+        append(self.path, json.dumps(line) + "\n")
         self.sums.clear()
         self.totals.clear()
 
@@ -245,11 +245,7 @@ class _State:
             "sums": self.sums,
             **({"scaler": self.scaler.state_dict()} if self.scaler.is_enabled() else {}),
         }
-        temporary = self.path.with_name(self.path.name + ".tmp")
-        with temporary.open("wb") as file:
+        with atomically(self.path) as temporary, temporary.open("wb") as file:
             torch.save(content, file)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(self.path)
         self.saved_at = time.monotonic()
         self.wait = max(SAVE_SECONDS, (self.saved_at - started) / SAVE_SHARE)

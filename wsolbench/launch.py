@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from wsolbench.config import RunConfig
 from wsolbench.engine import Outcome, run_job
 from wsolbench.errors import UsageError
+from wsolbench.interrupt import request_of, stop_if_requested
 from wsolbench.job import Job, Session, open_job
 from wsolbench.progress import Reporter
 from wsolbench.rundir import reason
@@ -39,6 +40,7 @@ def run_all(configs: Sequence[RunConfig], *, rerun: bool = False, reporter: Repo
             for number, job in enumerate(opened, 1):
                 title = f"[{number}/{len(opened)}]"
                 started = time.perf_counter()
+                stop_if_requested()
                 outcome = job if isinstance(job, Outcome) else _run(job, session, title, rerun)
                 outcomes.append(outcome)
                 reporter.message(f"{title} {_name(job)}: {_sentence(outcome, time.perf_counter() - started)}")
@@ -60,9 +62,9 @@ def _run(job: Job, session: Session, title: str, rerun: bool) -> Outcome:
         session.reporter.message(f"{title} {job}: running")
     try:
         return run_job(job, session, rerun=rerun)
-    except KeyboardInterrupt:
+    except KeyboardInterrupt as error:
         session.reporter.message(
-            f"{title} {job}: interrupted, its state is saved in {job.directory.path}; "
+            f"{title} {job}: {request_of(error).why}, its state is saved in {job.directory.path}; "
             "run the same command again to resume"
         )
         raise

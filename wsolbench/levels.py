@@ -8,7 +8,6 @@ chosen elsewhere, Otsu per image, and their bootstrap intervals. Numbers equal t
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -17,6 +16,7 @@ from typing import Any, Literal, NamedTuple, Self, TypeAlias, cast
 import numpy as np
 import numpy.typing as npt
 
+from wsolbench.atomic import atomically
 from wsolbench.boxes import (
     LEVELS,
     Array,
@@ -319,15 +319,8 @@ def save_levels(path: str | Path, splits: Mapping[str, Levels]) -> None:
         for name in (field.name for field in fields(Levels)):
             if (value := getattr(levels, name)) is not None:
                 arrays[f"{split}/{name}"] = value
-    path = Path(path)
-    # beside the target, so that the rename stays on one file system; not tempfile: it would hide results from a group
-    partial = path.with_name(f".{path.name}.{os.getpid()}.part")
-    try:
-        with partial.open("wb") as file:
-            np.savez_compressed(file, **arrays)
-        os.replace(partial, path)
-    finally:
-        partial.unlink(missing_ok=True)
+    with atomically(Path(path)) as temporary, temporary.open("wb") as file:
+        np.savez_compressed(file, **arrays)
 
 
 def load_levels(path: str | Path) -> dict[str, Levels]:

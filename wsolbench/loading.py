@@ -5,8 +5,10 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
+from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -19,6 +21,7 @@ from wsolbench.errors import WsolbenchError
 from wsolbench.interrupt import leave_to_parent
 from wsolbench.seeds import stable_seed
 from wsolbench.types import Batch, Sample
+from wsolbench.workers import from_workers
 
 if TYPE_CHECKING:
     from wsolbench.data import Split
@@ -127,7 +130,13 @@ def train_steps(
     """
     images = split.for_loading()
     steps = _Steps(indices, batch_size, seed, first, last)
-    return _batches(_Augmented(images, seed), images, workers, pin, batch_sampler=steps)
+
+    def waiting(count: int) -> str:
+        keys = next(islice(iter(steps), count, None))
+        return f"epoch {keys[0][0] + 1}, step {first + count + 1}, {_shown([images.id(index) for _, index in keys])}"
+
+    watched = partial(from_workers, option="train.workers", waiting=waiting)
+    return _batches(_Augmented(images, seed), images, workers, pin, watched, batch_sampler=steps)
 
 
 def train_batches(
@@ -152,11 +161,27 @@ def eval_batches(
     """Batches of a split in order, starting after the first `skip` images (a multiple of the batch size)."""
     images = split.for_loading()
     order = range(skip, len(split))
-    yield from _batches(_Plain(images), images, workers, pin, batch_size=batch_size, sampler=order)
+
+    def waiting(count: int) -> str:
+        return _shown([images.id(index) for index in order[count * batch_size : (count + 1) * batch_size]])
+
+    watched = partial(from_workers, option="evaluate.workers", waiting=waiting)
+    yield from _batches(_Plain(images), images, workers, pin, watched, batch_size=batch_size, sampler=order)
 
 
-def _batches(dataset: TorchDataset[Any], images: Images, workers: int, pin: bool, **order: Any) -> Iterator[Batch]:
-    """What the workers have loaded; an error they met is raised here, in the parent, as the sentence it was."""
+def _shown(ids: list[str]) -> str:
+    return f"images {', '.join(ids[:8])}{f', ... ({len(ids)} in all)' if len(ids) > 8 else ''}"
+
+
+def _batches(
+    dataset: TorchDataset[Any],
+    images: Images,
+    workers: int,
+    pin: bool,
+    watched: Callable[[Any], Iterator[Batch]],
+    **order: Any,
+) -> Iterator[Batch]:
+    """What the workers have loaded."""
     if workers:
         images.warm_up()
     loader = DataLoader(
@@ -168,10 +193,7 @@ def _batches(dataset: TorchDataset[Any], images: Images, workers: int, pin: bool
         generator=torch.Generator().manual_seed(0),  # keeps the global generator untouched
         **order,
     )
-    for batch in loader:
-        if isinstance(batch, WsolbenchError):
-            raise batch
-        yield batch
+    yield from watched(loader)
 
 
 def _begin_worker(worker: int) -> None:

@@ -18,9 +18,11 @@ import numpy.typing as npt
 from torch.utils.data import DataLoader
 from torch.utils.data import Dataset as TorchDataset
 
+from wsolbench.atomic import append
 from wsolbench.data import stable_seed
 from wsolbench.errors import UsageError, WsolbenchError
 from wsolbench.interrupt import Interrupt, leave_to_parent
+from wsolbench.lock import locked
 from wsolbench.metadata import IDS, LOCALIZATION
 from wsolbench.pointing import Choice, Pointing
 from wsolbench.progress import Reporter, Silent
@@ -28,6 +30,7 @@ from wsolbench.proposals import Boxes, Image
 from wsolbench.pseudo_boxes import SOURCE, write_pseudo_boxes
 from wsolbench.rundir import digest, environment, write_text
 from wsolbench.types import Sample
+from wsolbench.workers import from_workers
 
 PARTIAL = "partial.jsonl"
 VERSION = 1  # moves when the same request gives other boxes
@@ -89,6 +92,20 @@ def make_pseudo_boxes(
         KeyboardInterrupt: after saving what was done; the same call goes on.
     """
     folder, reporter = Path(folder), reporter or Silent()
+    with locked(folder, kind="folder"):
+        return _make(pictures, source, pointing, folder, about, seed, workers, reporter)
+
+
+def _make(
+    pictures: Pictures,
+    source: Source,
+    pointing: Pointing,
+    folder: Path,
+    about: dict[str, Any],
+    seed: int,
+    workers: int,
+    reporter: Reporter,
+) -> bool:
     identity: dict[str, Any] = {
         "source": source.name,
         "external": source.external,
@@ -103,10 +120,8 @@ def make_pseudo_boxes(
     if _is_done(folder, key):
         (folder / PARTIAL).unlink(missing_ok=True)  # a crash may have left it
         return False
-    folder.mkdir(parents=True, exist_ok=True)
     made = _resume(folder / PARTIAL, key, pictures.ids)
     with (
-        (folder / PARTIAL).open("a", encoding="utf-8") as partial,
         reporter.live(),
         reporter.bar(f"pseudo-boxes ({source.name})", len(pictures.ids), done=len(made)) as advance,
         Interrupt() as interrupt,
@@ -114,11 +129,10 @@ def make_pseudo_boxes(
         for sample, size_HW, boxes_M4 in _proposals(pictures, source, len(made), workers):
             random = np.random.RandomState(stable_seed("pseudo-boxes", seed, sample.id) % 2**32)
             made.append(Made(sample.id, size_HW, pointing.choose(sample, boxes_M4, size_HW, random)))
-            partial.write(json.dumps(asdict(made[-1])) + "\n")
-            partial.flush()
+            append(folder / PARTIAL, json.dumps(asdict(made[-1])) + "\n", sync=False)
             advance(1)
             if interrupt.requested:
-                raise KeyboardInterrupt
+                raise interrupt.stopped()
     statistics = {
         "images_without_a_box_at_the_maximum": sum(not each.choice.pointed for each in made),
         "mean_boxes_rated": float(np.mean([each.choice.rated for each in made])),
@@ -206,10 +220,7 @@ def _proposals(pictures: Pictures, source: Source, first: int, workers: int) -> 
         num_workers=workers,
         worker_init_fn=leave_to_parent,
     )
-    for each in loader:
-        if isinstance(each, WsolbenchError):
-            raise each
-        yield each
+    yield from from_workers(loader, "--workers", lambda number: f"image '{pictures.ids[first + number]}'")
 
 
 def _as_it_is(each: Any) -> Any:

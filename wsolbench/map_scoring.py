@@ -65,7 +65,7 @@ class MapScorer:
                     if parts.is_due():
                         parts.flush()
                     if interrupt.requested:
-                        raise KeyboardInterrupt
+                        raise interrupt.stopped()
 
             try:
                 for start in range(done, total, CHUNK):

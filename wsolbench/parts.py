@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from wsolbench.atomic import atomically
 from wsolbench.levels import Levels, load_levels, save_levels
 
 IN_MEMORY = 8 * 2**20  # bytes of arrays after which a part goes to disk
@@ -70,17 +71,14 @@ class Parts:
         self._saved_at = time.monotonic()
         if not self._fresh:
             return
-        self.folder.mkdir(parents=True, exist_ok=True)
         levels = [part.levels for part in self._fresh if part.levels is not None]
         if levels:
             save_levels(self._path(self.saved, "levels.npz"), {self.split: Levels.concat(levels)})
         arrays: dict[str, Any] = {
             name: np.concatenate([part.arrays[name] for part in self._fresh]) for name in self._fresh[0].arrays
         }
-        temporary = self._path(self.saved, "tmp")
-        with temporary.open("wb") as file:
+        with atomically(self._path(self.saved, "arrays.npz")) as temporary, temporary.open("wb") as file:
             np.savez(file, **arrays)
-        temporary.replace(self._path(self.saved, "arrays.npz"))
         self._fresh.clear()
         self.saved += 1
 

@@ -26,6 +26,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
+from wsolbench.atomic import atomically
 from wsolbench.boxes import threshold_grid
 from wsolbench.few_shot import BUDGETS, few_shot_points
 from wsolbench.leaderboard import summarise
@@ -77,8 +78,11 @@ def save(figure: Figure, path: Path) -> Path:
     """Write a figure by its suffix (.png, .pdf, .svg); the same figure gives the same bytes."""
     path = Path(path)
     empty: dict[str, Any] = {".svg": {"Date": None}, ".pdf": {"CreationDate": None}}
-    with rc_context({"svg.fonttype": "none", "svg.hashsalt": "wsolbench", "pdf.fonttype": 42}):
-        figure.savefig(path, metadata=empty.get(path.suffix), dpi=150)
+    with (
+        rc_context({"svg.fonttype": "none", "svg.hashsalt": "wsolbench", "pdf.fonttype": 42}),
+        atomically(path) as whole,
+    ):
+        figure.savefig(whole, format=path.suffix[1:] or "png", metadata=empty.get(path.suffix), dpi=150)
     return path
 
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from wsolbench.errors import WsolbenchError
+from wsolbench.atomic import atomically
 from wsolbench.profile import PRECISION, Measurement, context, device_name
 from wsolbench.registry import slug
 
@@ -130,11 +130,6 @@ def write_profile(lines: Sequence[Measurement], device: torch.device, dataset: s
 
     path = Path("results") / "profile" / f"{slug(device_name(device)).lower()}.csv" if out is None else Path(out)
     rows = [{"dataset": dataset, **asdict(line), **context(device)} for line in lines]
-    temporary = path.with_name(path.name + ".tmp")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
+    with atomically(path) as temporary:
         pd.DataFrame(rows).to_csv(temporary, index=False, lineterminator="\n")
-        temporary.replace(path)
-    except OSError as error:
-        raise WsolbenchError(f"the profile could not be written to '{path}': {error.strerror}") from error
     return path

@@ -2,27 +2,27 @@
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
 import importlib.metadata
 import json
-import os
 import platform
 import shutil
-import socket
 import subprocess
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import fields, is_dataclass
 from enum import Enum
+from fnmatch import fnmatch
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from wsolbench.errors import UsageError, WsolbenchError
+from wsolbench.atomic import TEMPORARY, atomically
+from wsolbench.errors import MachineError, UsageError, WsolbenchError
+from wsolbench.lock import LOCK, locked
 from wsolbench.registry import slug
 
 RECORD = "record.json"
@@ -40,6 +40,7 @@ PACKAGES = (
     "torchmetrics",
     "scikit-image",
 )
+BEST = "best-*.safetensors"  # weights of the checkpoint that a selector chose
 OURS = (  # what a run may leave; `clear` removes nothing else. The mark of being done goes first
     RECORD,
     "classifier.json",
@@ -117,12 +118,8 @@ def trial_path(out: str | Path, dataset: str, hash: str) -> Path:
 
 def write_bytes(path: Path, content: bytes) -> None:
     """Write a file atomically: after a crash it holds the old content or the new, never a part."""
-    temporary = path.with_name(path.name + ".tmp")
-    with temporary.open("wb") as file:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
-    temporary.replace(path)
+    with atomically(path) as temporary:
+        temporary.write_bytes(content)
 
 
 def write_text(path: Path, text: str) -> None:
@@ -154,38 +151,10 @@ class RunDirectory:
         return (self.path / self.done).is_file()
 
     @contextmanager
-    def locked(self, wait: bool = False) -> Iterator[None]:
-        """Keep other processes out; `WsolbenchError` if one is in (`wait`: until it leaves).
-
-        The operating system frees the lock of a process that died, so none can be left behind.
-        """
-        try:
-            self.path.mkdir(parents=True, exist_ok=True)
-            handle = self._acquire(wait)
-        except OSError as error:
-            raise UsageError(f"run directory '{self.path}' cannot be written: {error.strerror or error}") from error
-        try:
+    def locked(self, wait: bool = False, say: Callable[[str], None] | None = None) -> Iterator[None]:
+        """Keep other processes out; `WsolbenchError` if one is in (`wait`: until it leaves, `say` is told who it is)."""
+        with locked(self.path, wait=wait, say=say):
             yield
-        finally:
-            (self.path / ".lock").unlink(missing_ok=True)
-            os.close(handle)  # frees the lock
-
-    def _acquire(self, wait: bool) -> int:
-        lock = self.path / ".lock"
-        while True:
-            handle = os.open(lock, os.O_RDWR | os.O_CREAT, 0o666)
-            try:
-                fcntl.flock(handle, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
-            except BlockingIOError:
-                owner = os.read(handle, 200).decode(errors="replace").strip() or "another process"
-                os.close(handle)
-                raise WsolbenchError(f"run directory '{self.path}' is in use by {owner}") from None
-            # the former owner removes the file when it leaves: a lock on a removed file keeps nobody out
-            if lock.exists() and os.fstat(handle).st_ino == lock.stat().st_ino:
-                os.truncate(handle, 0)
-                os.write(handle, f"process {os.getpid()} on {socket.gethostname()}\n".encode())
-                return handle
-            os.close(handle)
 
     def begin(self, config_yaml: str, environment: dict[str, Any], *, fresh: bool = False) -> None:
         """Claim the directory for this run, or take up where an interrupted run with the same hash left off.
@@ -193,7 +162,7 @@ class RunDirectory:
         `fresh` forgets what an earlier run with the same hash left. `env.json` keeps the commits of all who took part.
         """
         config_file = self.path / "config.yaml"
-        present = sorted(path.name for path in self.path.iterdir() if path.name != ".lock" and path.suffix != ".tmp")
+        present = sorted(path.name for path in self.path.iterdir() if path.name != LOCK and path.suffix != TEMPORARY)
         if config_file.is_file():
             owner = config_file.read_text(encoding="utf-8", errors="replace").partition("\n")[0]
             if owner != self._header():
@@ -208,6 +177,7 @@ class RunDirectory:
             )
         else:
             self.settle(config_yaml)
+        self.sweep()
         if fresh:
             self.clear()
             self.settle(config_yaml)
@@ -230,7 +200,7 @@ class RunDirectory:
         """Remove what an earlier run of this configuration left, the mark of being done first."""
         for name in OURS:
             (self.path / name).unlink(missing_ok=True)
-        for best in self.path.glob("best-*.safetensors"):
+        for best in self.path.glob(BEST):
             best.unlink()
         for folder in (self.partial, self.path / SNAPSHOTS, self.path / OUTCOMES):
             shutil.rmtree(folder, ignore_errors=True)
@@ -241,15 +211,30 @@ class RunDirectory:
         return self.path / "partial"
 
     def fail(self, error: BaseException, details: str) -> None:
-        """Leave the reason of a failure."""
-        write_json(self.path / "failed.json", {"reason": reason(error), "details": details})
+        """Leave the reason of a failure, unless there is no room for it."""
+        with suppress(MachineError):
+            write_json(self.path / "failed.json", {"reason": reason(error), "details": details})
 
     def finish(self, text: str) -> None:
         """Write the mark of being done, last of all, and remove what only an unfinished run needs."""
         write_text(self.path / self.done, text)
+        self.tidy()
+
+    def tidy(self) -> None:
+        """Remove what a finished run does not need; killed in between, `finish` leaves it to the next process."""
         (self.path / "failed.json").unlink(missing_ok=True)
         (self.path / "state.pt").unlink(missing_ok=True)
         shutil.rmtree(self.partial, ignore_errors=True)
+        self.sweep()
+
+    def sweep(self) -> None:
+        """Remove the temporary files of a process that was killed here. While locked, so nobody is writing them."""
+        for file in self.path.glob(f"*{TEMPORARY}"):
+            name = file.name.removesuffix(TEMPORARY)
+            if name in OURS or fnmatch(name, BEST):
+                file.unlink()
+        for file in self.path.glob(f"*/*{TEMPORARY}"):  # of snapshots, of parts of an evaluation
+            file.unlink()
 
     def _header(self) -> str:
         return f"# hash: {self.hash}"

@@ -13,7 +13,7 @@ from dataclasses import replace
 from typing import Any
 
 from wsolbench.config import RunConfig, to_yaml
-from wsolbench.errors import WsolbenchError
+from wsolbench.errors import MachineError, WsolbenchError
 from wsolbench.job import Job, Session, open_job
 from wsolbench.protocol import AnnotationReader
 from wsolbench.rundir import RunDirectory, reason, trial_path
@@ -76,6 +76,8 @@ def _search(
             try:
                 entry["score"], spent = _carry_out(trial, search, reader, session, about, rerun)
                 seconds += spent
+            except MachineError:
+                raise  # a disk that is full now is no reason to choose another trial: the same command will have it
             except Exception as error:  # noqa: BLE001 (a trial may fail in any way; the others go on)
                 trial.directory.fail(error, traceback.format_exc())
                 entry["failed"] = reason(error)
@@ -119,7 +121,7 @@ def _carry_out(
     trial: Job, search: Search, reader: AnnotationReader, session: Session, about: dict[str, Any], rerun: bool
 ) -> tuple[float, float]:
     """A trial's score, and the seconds its training took, whenever it took place."""
-    with trial.directory.locked(wait=True):
+    with trial.directory.locked(wait=True, say=session.reporter.message):
         trial.directory.begin(to_yaml(trial.config), about, fresh=rerun)
         method = create(trial.config, trial.dataset.info, trial.backbone)
         trained = train(trial, method, session, about, rerun)
@@ -132,6 +134,7 @@ def _carry_out(
             score = CHECKPOINTS[search.by.name](look, trial.settings(search.by))
         if not math.isfinite(score):
             raise WsolbenchError(f"its score by {search.by} is {score}")
+        trial.directory.tidy()
     return score, trained.cost["train_seconds"] or 0.0
 
 

@@ -16,6 +16,7 @@ from functools import partial
 from pathlib import Path
 from typing import Protocol
 
+from wsolbench.atomic import atomically
 from wsolbench.checkpoint import read_tensors
 from wsolbench.evaluation import Evaluated, Scoring, evaluate
 from wsolbench.job import Job
@@ -34,7 +35,7 @@ class Evaluator:
     """Evaluates the weights that the method holds, on the splits that the run looks at."""
 
     def __init__(self, job: Job, method: Method, reader: AnnotationReader, reporter: Reporter) -> None:
-        self.job, self.method = job, method
+        self.job, self.method, self.reporter = job, method, reporter
         # without ground truth val still has labels and pseudo-boxes to choose by; test has it, or `open_job` had refused
         wanted = job.val_split.annotated or job.shares_training or job.pseudo is not None
         self.splits = ({"val": job.val_split} if wanted else {}) | {"test": job.chosen.test_split}
@@ -103,7 +104,9 @@ def open_checkpoints(job: Job, trained: Trained, evaluator: Evaluator) -> Iterat
         yield _Last(job, evaluator)
         return
     snapshots = Snapshots(job, trained, evaluator)
-    with RunDirectory(snapshots.folder, "").locked(wait=True):  # whoever comes second reads what the first has found
+    home = RunDirectory(snapshots.folder, "")
+    with home.locked(wait=True, say=evaluator.reporter.message):  # whoever comes second reads what the first has found
+        home.sweep()
         yield snapshots
 
 
@@ -172,7 +175,8 @@ class Snapshots:
         try:
             os.link(self.files[chosen.step], folder / name)
         except OSError:
-            shutil.copyfile(self.files[chosen.step], folder / name)
+            with atomically(folder / name) as temporary:
+                shutil.copyfile(self.files[chosen.step], temporary)
         return name
 
     def cost(self) -> dict[str, float | None]:

@@ -89,10 +89,12 @@ def shared_home(
         (classifier_path, "classifier.json") if job.training == "classifier" else (training_path, "training.json")
     )
     home = RunDirectory(place(job.config.out, job.config.dataset["name"], hash), hash, done)
-    with home.locked(wait=True):
+    with home.locked(wait=True, say=session.reporter.message):
         fresh = rerun and home.path not in session.trained
         if fresh or not home.is_done():
             home.begin(to_yaml(job.config), about, fresh=fresh)
+        else:
+            home.tidy()
         yield home
 
 

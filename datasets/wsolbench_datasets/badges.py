@@ -27,8 +27,9 @@ import numpy.typing as npt
 import torch
 import torch.nn.functional as F
 
+from wsolbench.atomic import atomically
 from wsolbench.data import Dataset, DatasetInfo, Split, stable_seed
-from wsolbench.errors import UsageError, WsolbenchError, unknown
+from wsolbench.errors import MachineError, UsageError, WsolbenchError, unknown
 from wsolbench.registry import register_dataset
 from wsolbench.types import Annotation, Sample
 from wsolbench_datasets._compose import SIZE, TEXTURES, Plan, compose
@@ -278,11 +279,5 @@ def _write(path: Path, arrays: Arrays) -> None:
     """Keep the arrays; a cache that cannot be written costs time, not the run."""
     buffer = io.BytesIO()
     np.savez(buffer, digest=arrays.digest(), **{field.name: getattr(arrays, field.name) for field in fields(arrays)})
-    temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
+    with contextlib.suppress(MachineError), atomically(path, shared=True) as temporary:
         temporary.write_bytes(buffer.getvalue())
-        temporary.replace(path)
-    except OSError:
-        with contextlib.suppress(OSError):
-            temporary.unlink()

@@ -6,6 +6,7 @@ from __future__ import annotations
 import base64
 import os
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,7 +14,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from wsolbench.errors import WsolbenchError
+from wsolbench.atomic import atomically
+from wsolbench.errors import MachineError, WsolbenchError
 from wsolbench.progress import Reporter
 from wsolbench.record import RunRecord
 from wsolbench.rundir import digest, reason
@@ -111,13 +113,8 @@ def cached_maps(
         except (OSError, ValueError, KeyError):
             path.unlink(missing_ok=True)  # a damaged one is made again
     maps = _compute(entry, split, indices, resolution_HW)
-    try:
-        cache.mkdir(parents=True, exist_ok=True)
-        partial = path.with_name(f".{path.stem}.{os.getpid()}.npz")
-        np.savez_compressed(partial, maps=maps)
-        os.replace(partial, path)
-    except OSError:
-        pass  # a full or read-only disk: computed anew next time
+    with suppress(MachineError), atomically(path, shared=True) as temporary, temporary.open("wb") as file:
+        np.savez_compressed(file, maps=maps)  # a full or read-only disk: computed anew next time
     return maps
 
 
