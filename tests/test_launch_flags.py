@@ -70,7 +70,7 @@ def test_what_makes_no_sense_is_one_sentence(words: list[str], sentence: str) ->
 def test_inside_torchrun_no_other_launcher_starts(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("WORLD_SIZE", "2")
     check(Here())
-    with pytest.raises(UsageError, match="launch=joblib starts processes of its own .* torchrun"):
+    with pytest.raises(UsageError, match=r"launch=joblib starts processes of its own .* torchrun"):
         check(Joblib())
 
 

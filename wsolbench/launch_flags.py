@@ -87,7 +87,7 @@ def check(launcher: Launcher) -> None:
     if isinstance(launcher, Here):
         return
     name = next(name for name, cls in LAUNCHERS.items() if isinstance(launcher, cls))
-    if "WORLD_SIZE" in os.environ:
+    if os.environ.get("WORLD_SIZE", "1") not in ("", "1"):
         raise UsageError(
             f"launch={name} starts processes of its own and this one was started by torchrun (WORLD_SIZE is set): "
             "use one of them"

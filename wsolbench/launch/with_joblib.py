@@ -84,10 +84,10 @@ class _Pool:
                 alone += suspects
                 waiting = [group for group in left if group not in suspects]
             for group in alone:
-                while left := self.plan.missing(group):
+                while missing := self.plan.missing(group):
                     broken = self._carry_out([group], 1)
                     if broken is not None:
-                        self._give_up(sorted(self._lost()) or left, broken)
+                        self._give_up(sorted(self._lost()) or missing, broken)
 
     def _give_up(self, numbers: list[int], codes: str) -> None:
         """Runs whose worker was killed though nothing else was going on."""
