@@ -160,7 +160,7 @@ def plan() -> str:
     runs = {name: {row["quantity"]: row["value"] for row in rows if row["method"] == name} for name in RUNS}
     kept = {row["quantity"]: float(row["value"]) for row in rows if row["method"] == "any"}
     load, boxes_ms = _loading(), _boxes()
-    tables = [_work(runs), _time(runs, load), _evaluation(runs, boxes_ms), _memory(runs), _storage(runs, kept)]
+    tables = [_work(runs), _time(runs, load), _evaluation(runs, load, boxes_ms), _memory(runs), _storage(runs, kept)]
     return "\n".join(tables)
 
 
@@ -217,30 +217,36 @@ def _time(runs: dict[str, dict[str, str]], load: dict[str, float]) -> str:
     sums = "; ".join(
         f"at {rate} TFLOP/s {free:.1f} h, with {CORES} cores {bound:.1f} h" for rate, (free, bound) in total.items()
     )
+    fed = (CORES * load["train"] * float(run["training flops an image"]) / GPUS / 1e12 for run in runs.values())
+    enough = ", ".join(f"{rate:.0f} ({name})" for rate, name in zip(fed, runs, strict=True))
     return (
-        f"{_table(title, head, lines)}\nAll {len(runs)} methods with {SEEDS} seeds: {sums}. A core loads "
-        f"{load['train']:.0f} training images a second (measured).\n"
+        f"{_table(title, head, lines)}\nAll {len(runs)} methods with {SEEDS} seeds: {sums}. A core loads {load['train']:.0f} "
+        f"training images a second (measured): {CORES} cores feed {GPUS} GPUs of up to {enough} TFLOP/s each.\n"
     )
 
 
-def _evaluation(runs: dict[str, dict[str, str]], boxes_ms: float) -> str:
+def _evaluation(runs: dict[str, dict[str, str]], load: dict[str, float], boxes_ms: float) -> str:
     lines = []
     for name, run in runs.items():
         images = VAL + TEST * int(run["test passes"])
-        seconds = images * float(run["forward flops an image"]) / (GPUS * RATES[0] * 1e12)
-        cores = images * boxes_ms / 1000 / 60
-        lines.append((name, f"{images:,}", f"{seconds:.0f}", f"{cores:.1f}", f"{cores * 60 / CORES:.0f}"))
+        forward = images * float(run["forward flops an image"]) / (GPUS * RATES[0] * 1e12)
+        loading, boxes = images / load["eval"] / CORES, images * boxes_ms / 1000 / CORES
+        lines.append((name, f"{images:,}", f"{forward:.1f}", f"{loading:.1f}", f"{boxes:.1f}"))
     head = (
         "method",
-        "maps",
-        f"forward, s on {GPUS} GPUs at {RATES[0]} TFLOP/s",
-        "boxes, core-minutes",
-        f"boxes, s on {CORES} cores",
+        "images",
+        f"forward, s at {RATES[0]} TFLOP/s",
+        f"loading, s on {CORES} cores",
+        "map to boxes, s on them",
     )
-    text = _table(
-        "Evaluation of one run: val and test, test once more where a convention cuts images its own way.", head, lines
+    title = (
+        f"Evaluation of a run on {GPUS} GPUs: val and test, and test once more where a convention cuts images its own way. "
+        "The three overlap."
     )
-    return f"{text}\nOne thread takes at most {boxes_ms:.1f} ms from a map to its boxes (measured).\n"
+    return (
+        f"{_table(title, head, lines)}\nA core loads {load['eval']:.0f} images a second, or takes {boxes_ms:.1f} ms from a map "
+        "to its boxes at every threshold (both measured).\n"
+    )
 
 
 def _memory(runs: dict[str, dict[str, str]]) -> str:
