@@ -20,7 +20,7 @@ from wsolbench.errors import UsageError
 from wsolbench.job import Session
 from wsolbench.launch import Joblib, Outcome, run_all, run_by
 from wsolbench.launch.plan import make_plan
-from wsolbench.launch.with_joblib import _devices
+from wsolbench.launch.with_joblib import _devices, _Places, _visible
 from wsolbench.progress import Reporter, Silent
 from wsolbench.record import comparable
 
@@ -126,3 +126,12 @@ def test_devices_are_those_that_exist(tmp_path: Path, monkeypatch: pytest.Monkey
         _devices(Joblib(devices=[4]), configs)
     with pytest.raises(UsageError, match="--device cpu contradict"):
         _devices(Joblib(devices=[0]), [fake_config(tmp_path)])
+
+
+def test_workers_take_the_devices_in_turn(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    places = _Places(tmp_path, 3, (2, 0))
+    assert [places.device(place) for place in range(3)] == [2, 0, 2]
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    assert _visible(2) == "2"
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "4,GPU-8a, 7")  # torch numbers what it sees: cuda:1 is GPU-8a
+    assert [_visible(device) for device in range(3)] == ["4", "GPU-8a", "7"]

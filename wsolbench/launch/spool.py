@@ -8,6 +8,7 @@ more. The same files serve processes on this machine and jobs on others that sha
 from __future__ import annotations
 
 import importlib
+import io
 import os
 import pickle
 import signal
@@ -73,15 +74,16 @@ class Task:
     runs: tuple[tuple[int, str, RunConfig], ...]  # number, title, configuration
     modules: tuple[str, ...]  # that register their plug-ins
     rerun: bool = False
+    parent: int | None = None  # process without which nothing more begins; None: goes on by itself
 
     def __call__(self) -> None:
         """Carry them out, one after another. Never raises: what goes wrong is an outcome."""
-        reporter = Reporter(Console(file=open(os.devnull, "w"), force_terminal=False))  # noqa: SIM115 (the process's)
+        reporter = Reporter(Console(file=io.StringIO(), force_terminal=False))
         session = Session(reporter)
         for number, title, config in self.runs:
             if self.spool.outcome(number).exists():
                 continue
-            if self.spool.stop.exists():
+            if self.spool.stop.exists() or self.parent not in (None, os.getppid()):
                 return
             again = self.spool.text(number).exists()  # a worker has begun this run and died, or was sent away
             with self.spool.text(number).open("a", encoding="utf-8", buffering=1) as text:
@@ -121,7 +123,9 @@ def _interruptible() -> Iterator[None]:
         signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
-def tasks_of(plan: Plan, groups: list[list[int]], spool: Spool, modules: list[str], rerun: bool) -> list[Task]:
+def tasks_of(
+    plan: Plan, groups: list[list[int]], spool: Spool, modules: list[str], rerun: bool, parent: int | None = None
+) -> list[Task]:
     """One task for each group, of its runs that have no outcome."""
     return [
         Task(
@@ -129,6 +133,7 @@ def tasks_of(plan: Plan, groups: list[list[int]], spool: Spool, modules: list[st
             tuple((number, plan.title(number), plan.configs[number]) for number in plan.missing(group)),
             tuple(modules),
             rerun,
+            parent,
         )
         for group in groups
     ]

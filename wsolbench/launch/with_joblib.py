@@ -128,7 +128,7 @@ class _Pool:
 
     def _tasks(self, groups: list[list[int]]) -> Iterator[Task]:
         """Asked for one at a time, as workers become free."""
-        for task in tasks_of(self.plan, groups, self.spool, self.modules, self.rerun):
+        for task in tasks_of(self.plan, groups, self.spool, self.modules, self.rerun, os.getpid()):
             if self.interrupt.requested:
                 return
             yield task
@@ -193,14 +193,18 @@ def _work(task: Task, places: _Places) -> None:
         signal.signal(signal.SIGINT, signal.SIG_IGN)
         _place = places.take()
         if places.devices:  # by the environment, so that whatever asks for "the" device gets this one
-            visible = os.environ.get("CUDA_VISIBLE_DEVICES")
-            index = places.device(_place)
-            os.environ["CUDA_VISIBLE_DEVICES"] = visible.split(",")[index] if visible else str(index)
+            os.environ["CUDA_VISIBLE_DEVICES"] = _visible(places.device(_place))
         # what libraries print would tear the parent's bar
         log = os.open(places.folder / f"worker-{_place}.log", os.O_WRONLY | os.O_CREAT | os.O_APPEND)
         os.dup2(log, 1)
         os.dup2(log, 2)
     task()
+
+
+def _visible(device: int) -> str:
+    """What CUDA_VISIBLE_DEVICES must say to show that device of the parent alone."""
+    shown = os.environ.get("CUDA_VISIBLE_DEVICES")
+    return shown.split(",")[device].strip() if shown else str(device)
 
 
 # --- devices and the end ---------------------------------------------------------------------------------------------
