@@ -7,7 +7,6 @@ import os
 import re
 import stat
 from pathlib import Path
-from typing import Any
 
 import pytest
 from engine_fakes import fake_config
@@ -150,16 +149,17 @@ def test_what_sbatch_refuses_is_said_in_its_words(cluster: Path, tmp_path: Path)
 
 
 def test_ctrl_c_leaves_the_jobs_and_says_how_to_end_them(
-    cluster: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    cluster: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     def interrupt(seconds: float) -> None:
         raise KeyboardInterrupt
 
     monkeypatch.setattr(with_slurm.time, "sleep", interrupt)
     command(cluster / "sacct", "printf 'JobID|State|NodeList\\n77|RUNNING|n1\\n'")
-    with pytest.raises(KeyboardInterrupt) as raised:
-        submitted(Slurm(), [fake_config(tmp_path, "tiny")])
-    assert "the jobs go on (scancel 77 ends them); results with: wsolbench leaderboard " in str(raised.value)
+    assert main(["run", "--methods", "center-box", "--out", str(tmp_path), "launch=slurm"]) == 130
+    said = capsys.readouterr()
+    assert "no longer waiting, but the jobs go on; scancel 77 ends them" in said.err
+    assert "1 run: 1 submitted" in said.out
 
 
 def test_jobs_find_the_device_of_their_machine_not_of_this_one(cluster: Path, tmp_path: Path) -> None:
@@ -178,7 +178,7 @@ def test_jobs_find_the_device_of_their_machine_not_of_this_one(cluster: Path, tm
 
 
 def test_the_command_submits_and_says_where_results_will_be(
-    cluster: Path, tmp_path: Path, capsys: pytest.CaptureFixture[Any]
+    cluster: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     words = ["run", "--methods", "center-box", "--out", str(tmp_path), "launch=slurm", "launch.wait=false"]
     assert main(words) == 0

@@ -54,10 +54,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             raise
         print(f"wsolbench: {error}", file=sys.stderr)
         return 2 if isinstance(error, UsageError) else 1
-    except KeyboardInterrupt as interrupt:
-        if interrupt.args:  # says itself what is left, such as jobs that go on elsewhere
-            print(f"\nwsolbench: {interrupt}", file=sys.stderr)
-            return 130
+    except KeyboardInterrupt:
         again = f"; what was done is saved, resume with the same command: wsolbench {shlex.join(words)}"
         resumes = words[:1] in (["run"], ["evaluate"]) or words[:2] == ["data", "pseudo-boxes"]
         print(f"\nwsolbench: interrupted{again if resumes else ''}", file=sys.stderr)
@@ -304,7 +301,7 @@ def _run(arguments: argparse.Namespace, overrides: list[str]) -> int:
         what = outcome.directory or f"{outcome.config.method['name']} on {outcome.config.dataset['name']}"
         print(f"failed: {what}: {outcome.reason}", file=sys.stderr)
     for out in sorted({outcome.config.out for outcome in outcomes if outcome.status == "submitted"}):
-        print(f"what they give: wsolbench leaderboard {out}")
+        print(f"what becomes of them: wsolbench leaderboard {out}")
     records = [outcome.record for outcome in outcomes if outcome.record is not None]
     if records or not counts["submitted"]:
         _print(render(records, "table"))
@@ -316,6 +313,8 @@ def _run(arguments: argparse.Namespace, overrides: list[str]) -> int:
     finished = [(outcome.config.out, outcome.directory) for outcome in outcomes if outcome.record is not None]
     for out in sorted({out for out, _ in finished}):
         print(report_flags.invitation(out, [path for of, path in finished if of == out and path is not None]))
+    if counts["submitted"] and getattr(launcher, "wait", False):  # Ctrl-C ended the waiting, not the jobs
+        return 130
     return 1 if failed else 0
 
 

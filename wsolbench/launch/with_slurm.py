@@ -43,11 +43,10 @@ def run_all(
     """`wsolbench.launch.run_all` as jobs; waits for them unless `launcher.wait` is false.
 
     Returns:
-        outcomes in the order of `configs`; "submitted" where nobody waited.
+        outcomes in the order of `configs`; "submitted" where nobody waited, or not to the end: Ctrl-C leaves the jobs alone.
 
     Raises:
         UsageError: one of the configurations makes no sense, or SLURM refuses the jobs; none was started.
-        KeyboardInterrupt: while waiting. The jobs go on; the text says how to end them.
     """
     reporter = reporter or Reporter()
     device = _device(launcher, configs)
@@ -64,7 +63,6 @@ def run_all(
                 f"launch=slurm: {len(jobs)} {'job' if len(jobs) == 1 else 'jobs'} submitted ({', '.join(ids)}), "
                 f"logs in {folder}"
             )
-            results = f"results with: wsolbench leaderboard {out}"
             if launcher.wait:
                 with reporter.bar("runs", len(configs), unit="runs") as advance:
                     advance(len(plan.outcomes))
@@ -72,13 +70,11 @@ def run_all(
                     try:
                         _wait(plan, jobs, follower, poll)
                     except KeyboardInterrupt:
-                        raise KeyboardInterrupt(
-                            f"no longer waiting, but the jobs go on (scancel {' '.join(ids)} ends them); {results}"
-                        ) from None
-            else:
-                for number in plan.missing(plan.jobs):
-                    job = plan.jobs[number]
-                    plan.outcomes[number] = Outcome(job.config, job.directory.path, "submitted", results)
+                        left = f"the jobs go on; scancel {' '.join(ids)} ends them"
+                        reporter.message(f"launch=slurm: interrupted, no longer waiting, but {left}")
+            for number in plan.missing(plan.jobs):
+                job = plan.jobs[number]
+                plan.outcomes[number] = Outcome(job.config, job.directory.path, "submitted")
     return [plan.outcomes[number] for number in range(len(configs))]
 
 
