@@ -38,11 +38,9 @@ class Slurm:
     constraint: str | None = None
     exclude: str | None = None
     time: str = "4h"  # per job; one that runs out of it is queued again and resumes
-    memory: str | None = None  # per node
-    cpus: int | None = None  # per task
-    gpus: int | None = None  # per node; None: one, or none with --device cpu
-    nodes: int = 1
-    tasks: int = 1  # per node; more than one in all: the processes of one run that is trained by several
+    memory: str | None = None
+    cpus: int | None = None
+    gpus: int | None = None  # None: one, or none with --device cpu
     parallel: int | None = None  # jobs of the array that run at a time
     requeues: int = 3  # how often a job may run out of time; pre-emption is not counted
     name: str = "wsolbench"
@@ -61,7 +59,7 @@ class Slurm:
 
 Launcher = Here | Joblib | Slurm
 LAUNCHERS: dict[str, type[Launcher]] = {"here": Here, "joblib": Joblib, "slurm": Slurm}
-LEAST = {"jobs": 1, "cpus": 1, "gpus": 0, "nodes": 1, "tasks": 1, "parallel": 1, "requeues": 0}
+LEAST = {"jobs": 1, "cpus": 1, "gpus": 0, "parallel": 1, "requeues": 0}
 
 
 def take(words: Sequence[str]) -> tuple[Launcher, list[str]]:

@@ -17,7 +17,7 @@ from typing import Any
 import submitit
 import torch
 from submitit.core.utils import FailedJobError, FailedSubmissionError
-from submitit.helpers import DelayedSubmission, TorchDistributedEnvironment
+from submitit.helpers import DelayedSubmission
 
 from wsolbench.config import RunConfig
 from wsolbench.engine import Outcome
@@ -57,7 +57,7 @@ def run_all(
             out = Path(configs[0].out)
             folder = out.absolute() / "slurm" / f"{datetime.now():%Y%m%d-%H%M%S}-{os.getpid()}"
             check_writable(folder)
-            jobs = _submit(launcher, plan, folder, rerun, "gpus" if device == "cuda" else "")
+            jobs = _submit(launcher, device, plan, folder, rerun)
             ids = sorted({job.job_id.partition("_")[0] for job in jobs}, key=int)
             reporter.message(
                 f"launch=slurm: {len(jobs)} {'job' if len(jobs) == 1 else 'jobs'} submitted ({', '.join(ids)}), "
@@ -83,11 +83,8 @@ class Resumable:
     """A task as submitit calls it: what it leaves behind when it is sent away is all that is needed to go on."""
 
     task: Task
-    ranks: int = 1  # processes of the job, which train one run together
 
     def __call__(self) -> None:
-        if self.ranks > 1:
-            TorchDistributedEnvironment().export(set_cuda_visible_devices=False)
         self.task()
 
     def checkpoint(self) -> DelayedSubmission:
@@ -101,8 +98,8 @@ def parameters(launcher: Slurm) -> dict[str, Any]:
         "name": launcher.name,
         "timeout_min": launcher.minutes,
         "mem_gb": launcher.gigabytes,
-        "nodes": launcher.nodes,
-        "tasks_per_node": launcher.tasks,
+        "nodes": 1,
+        "tasks_per_node": 1,
         "cpus_per_task": launcher.cpus,
         "gpus_per_node": launcher.gpus or None,
     }
@@ -119,15 +116,15 @@ def parameters(launcher: Slurm) -> dict[str, Any]:
     return {name: value for name, value in (common | slurm).items() if value is not None}
 
 
-def _submit(launcher: Slurm, plan: Plan, folder: Path, rerun: bool, wants: str) -> list[submitit.Job[None]]:
+def _submit(launcher: Slurm, device: str, plan: Plan, folder: Path, rerun: bool) -> list[submitit.Job[None]]:
     """One job per group, as one array."""
     executor = submitit.AutoExecutor(folder, cluster=launcher.cluster, slurm_max_num_timeout=launcher.requeues)
-    gpus = launcher.gpus if launcher.gpus is not None else int(bool(wants))
+    gpus = launcher.gpus if launcher.gpus is not None else int(device == "cuda")
     executor.update_parameters(**parameters(replace(launcher, gpus=gpus)))
     tasks = tasks_of(plan, plan.groups, Spool(folder), modules_of(plan.configs.values()), rerun)
     try:
         with executor.batch():
-            return [executor.submit(Resumable(task, launcher.nodes * launcher.tasks)) for task in tasks]
+            return [executor.submit(Resumable(task)) for task in tasks]
     except (FailedJobError, FailedSubmissionError) as error:  # no such partition, over a limit
         raise UsageError(f"launch=slurm: sbatch refused the jobs: {' '.join(str(error).split())}") from error
 
