@@ -32,6 +32,8 @@ from wsolbench.launch.spool import Follower, Spool, Task, Watch, tasks_of
 from wsolbench.launch_flags import Joblib
 from wsolbench.progress import Reporter
 
+TWO = 2  # processes of the smallest pool: joblib would do a single one's work itself. Of two, `pre_dispatch` lets one work
+
 
 def run_all(
     launcher: Joblib, configs: Sequence[RunConfig], *, rerun: bool = False, reporter: Reporter | None = None
@@ -64,7 +66,7 @@ class _Pool:
     def __init__(self, plan: Plan, follower: Follower, jobs: int, devices: list[int], rerun: bool) -> None:
         self.plan, self.follower, self.spool, self.rerun = plan, follower, follower.spool, rerun
         self.jobs = jobs
-        self.places = _Places(self.spool.folder, jobs, tuple(devices))
+        self.places = _Places(self.spool.folder, max(TWO, jobs), tuple(devices[:jobs]))
         self.modules = modules_of(plan.configs.values())
         self.interrupt = Interrupt()
 
@@ -108,8 +110,7 @@ class _Pool:
         codes = None
         try:
             with parallel_config("loky", inner_max_num_threads=threads):
-                # with n_jobs=1 joblib would work in this process; how many work at a time is pre_dispatch
-                pool = Parallel(max(2, jobs), pre_dispatch=jobs, batch_size=1, return_as="generator_unordered")
+                pool = Parallel(max(TWO, jobs), pre_dispatch=jobs, batch_size=1, return_as="generator_unordered")
                 for _ in pool(delayed(_work)(task, self.places) for task in self._tasks(groups)):
                     pass
         except BrokenProcessPool as error:
