@@ -264,6 +264,7 @@ def _memory(runs: dict[str, dict[str, str]]) -> str:
                 f"{kept / 1e6:.0f}",
                 f"{share * kept / GB:.1f}",
                 f"{(fixed + share * kept) / GB:.1f}",
+                f"{(fixed + int(run['batch size']) * kept) / GB:.1f}",
             )
         )
     head = (
@@ -273,8 +274,9 @@ def _memory(runs: dict[str, dict[str, str]]) -> str:
         "MB an image",
         "activations, GB",
         "sum, GB a GPU",
+        "all on one GPU, GB",
     )
-    return _table("Memory of one GPU in training, float32.", head, lines)
+    return _table(f"Memory of a GPU in training, float32: one of {GPUS}, or one alone.", head, lines)
 
 
 def _storage(runs: dict[str, dict[str, str]], kept: dict[str, float]) -> str:
