@@ -1,7 +1,8 @@
 """Time, memory and storage of ILSVRC on 8 GPUs, worked out from what was measured here.
 
     python results/ilsvrc_plan.py --measure   count and weigh (a minute on a CPU, nothing is downloaded): ilsvrc_plan.csv
-    python results/ilsvrc_plan.py             the arithmetic, as markdown; docs/scale.md holds what it prints
+    python results/ilsvrc_plan.py             the arithmetic, as markdown
+    python results/ilsvrc_plan.py --write     puts it between the PLAN marks of docs/scale.md
 
 Every input says where it comes from: counted (by torch, exact), measured (on the CPU of the files in profile/), stated (by the
 data set or by a recipe) or assumed (a rate that no GPU here could confirm).
@@ -20,6 +21,7 @@ from typing import Any
 
 HERE = Path(__file__).resolve().parent
 TABLE = HERE / "ilsvrc_plan.csv"
+PAGE = HERE.parent / "docs" / "scale.md"
 RUNS = {"sat": "sat_ilsvrc", "tscam": "tscam_ilsvrc", "cam": "cam_resnet50_ilsvrc"}  # method: recipe
 SEEDS = 3
 GPUS = 8
@@ -32,12 +34,20 @@ GB = 1e9
 
 
 def main() -> None:
-    """Measure, or print."""
+    """Measure if asked to, then print or write."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--measure", action="store_true", help="rewrite ilsvrc_plan.csv")
-    if parser.parse_args().measure:
+    parser.add_argument("--write", action="store_true", help="rewrite docs/scale.md")
+    arguments = parser.parse_args()
+    if arguments.measure:
         measure()
-    print(plan(), end="")
+    if not arguments.write:
+        print(plan(), end="")
+        return
+    text = PAGE.read_text(encoding="utf-8")
+    before, rest = text.split("<!-- PLAN -->\n")
+    after = rest.partition("<!-- /PLAN -->")[2]
+    PAGE.write_text(f"{before}<!-- PLAN -->\n{plan()}<!-- /PLAN -->{after}", encoding="utf-8")
 
 
 # --- measured --------------------------------------------------------------------------------------------------------
