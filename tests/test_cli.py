@@ -17,6 +17,7 @@ from wsolbench import __version__
 from wsolbench.cli import build_parser, main, parsers_of
 from wsolbench.config import RunConfig, to_yaml
 from wsolbench.errors import UsageError, WsolbenchError
+from wsolbench.launch_flags import Here, Joblib, Launcher
 from wsolbench.registry import DATASETS, METHODS, Entry
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -58,6 +59,7 @@ class Stage:
         self.calls: list[tuple[str, Any, Any]] = []
         self.statuses: dict[str, str] = {}  # of a method; "done" where none is given
         self.interrupt = False
+        self.launcher: Launcher = Here()
         self.monkeypatch = monkeypatch
 
     def replace(self, module_name: str, **functions: Any) -> None:
@@ -66,7 +68,8 @@ class Stage:
             setattr(module, name, function)
         self.monkeypatch.setitem(sys.modules, module.__name__, module)
 
-    def run_all(self, configs: list[RunConfig], *, rerun: bool = False) -> list[Outcome]:
+    def run_by(self, launcher: Launcher, configs: list[RunConfig], *, rerun: bool = False) -> list[Outcome]:
+        self.launcher = launcher
         self.calls.append(("run_all", configs, rerun))
         if self.interrupt:
             raise KeyboardInterrupt
@@ -107,7 +110,7 @@ def stage(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Stage:
             registry, "_entries", {name: Entry(name, "m", "C", "", Path("m.py"), 1) for name in classes}
         )
     made.replace("backbones", family=made.backbones)
-    made.replace("launch", run_all=made.run_all)
+    made.replace("launch", run_by=made.run_by)
     monkeypatch.setattr("wsolbench.leaderboard.render", made.render)  # the rest of it is read by another module
     made.replace("profile", profile=made.note("profile", 0))
     made.replace("embedded", list_backbones=lambda: ["badges_cnn", "badges_vit.s0"])
@@ -226,6 +229,17 @@ def test_a_failed_run_is_named_and_the_others_are_shown(stage: Stage, capsys: py
     assert [call[0] for call in stage.calls] == ["run_all", "render"]
     assert stage.calls[0][2] is True
     assert stage.calls[1][1] == ["cam/0", "center-box/0"]
+
+
+def test_how_runs_are_launched_is_no_part_of_them(stage: Stage, tmp_path: Path) -> None:
+    words = ["run", "--methods", "sat", "method.area=0.3"]
+    assert main(words) == main([*words, "launch=joblib", "launch.jobs=2"]) == 0
+    assert stage.launcher == Joblib(jobs=2)
+    (first,), (second,) = (call[1] for call in stage.calls if call[0] == "run_all")
+    assert first == second
+    (tmp_path / "run.yaml").write_text(to_yaml(first))
+    assert main(["run", "--config", str(tmp_path / "run.yaml"), "launch=joblib"]) == 0
+    assert stage.launcher == Joblib()
 
 
 def test_ctrl_c_says_how_to_resume(stage: Stage, capsys: pytest.CaptureFixture[str]) -> None:

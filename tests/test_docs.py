@@ -12,6 +12,7 @@ import subprocess
 import sys
 import textwrap
 from collections.abc import Iterator
+from dataclasses import fields
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -225,3 +226,22 @@ def test_the_examples_of_the_metrics_page_give_what_it_says() -> None:
     outcome = doctest.DocTestRunner().run(page)
     assert outcome.attempted
     assert not outcome.failed
+
+
+def test_the_plan_on_the_page_is_what_its_script_prints() -> None:
+    page = (ROOT / "docs" / "scale.md").read_text(encoding="utf-8")
+    done = subprocess.run(
+        [sys.executable, str(ROOT / "results" / "ilsvrc_plan.py")], check=True, capture_output=True, text=True
+    )
+    assert f"<!-- PLAN -->\n{done.stdout}<!-- /PLAN -->" in page
+
+
+def test_every_launch_option_is_on_the_page_and_no_other() -> None:
+    from wsolbench.launch_flags import Joblib, Slurm
+
+    page = (ROOT / "docs" / "scale.md").read_text(encoding="utf-8")
+    for launcher, title in ((Joblib, "## One machine"), (Slurm, "## A SLURM cluster")):
+        section = page.partition(title)[2].partition("\n## ")[0]
+        rows = [line.split("|")[1] for line in section.splitlines() if line.startswith("| `launch.")]
+        named = {name.removeprefix("launch.") for row in rows for name in re.findall(r"`([\w.]+)`", row)}
+        assert named == {option.name for option in fields(launcher)}

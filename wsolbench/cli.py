@@ -17,7 +17,7 @@ from functools import partial
 from pathlib import Path
 from typing import NoReturn
 
-from wsolbench import __version__, board_flags, data_verbs, report_flags
+from wsolbench import __version__, board_flags, data_verbs, launch_flags, report_flags
 from wsolbench.atomic import NO_ROOM
 from wsolbench.errors import UsageError, WsolbenchError, unknown
 from wsolbench.formats import FORMATS
@@ -145,7 +145,8 @@ def build_parser() -> argparse.ArgumentParser:
         "run",
         _run,
         "Train and score methods, then print their table. key=value sets options (a,b or range(0,3) sweep): "
-        "train.*, method.*, METHOD.*, dataset.*, protocol.*, evaluate.*, search.*, experiment.",
+        "train.*, method.*, METHOD.*, dataset.*, protocol.*, evaluate.*, search.*, experiment. launch=joblib or "
+        "launch=slurm carries runs out side by side (docs/scale.md).",
         "wsolbench run --methods cam,center-box --dataset badges train.epochs=1 --seeds 0,1",
     )
     run.add_argument("--methods", metavar="A,B", help="names, see 'wsolbench list methods'")
@@ -275,6 +276,8 @@ def build_parser() -> argparse.ArgumentParser:
 def _run(arguments: argparse.Namespace, overrides: list[str]) -> int:
     from wsolbench.compose import expand, repeat
 
+    launcher, overrides = launch_flags.take(overrides)
+    launch_flags.check(launcher)
     if arguments.config is not None:
         for flag in ("methods", "dataset", "backbone", "protocol", "seeds", "search", "search-by"):
             if getattr(arguments, flag.replace("-", "_")) is not None:
@@ -304,17 +307,23 @@ def _run(arguments: argparse.Namespace, overrides: list[str]) -> int:
     for out in sorted({config.out for config in configs}):
         check_writable(Path(out))
     for device in sorted({config.device for config in configs}):
-        check_device(device)
+        if not isinstance(launcher, launch_flags.Slurm):  # its devices are other machines'
+            check_device(device)
     for backbone in sorted({config.backbone for config in configs if config.backbone}):
         check_backbone(backbone)
 
-    from wsolbench.launch import run_all
+    from wsolbench.launch import run_by
     from wsolbench.leaderboard import render
 
-    outcomes = run_all(configs, rerun=arguments.rerun)
+    outcomes = run_by(launcher, configs, rerun=arguments.rerun)
     failed = [outcome for outcome in outcomes if outcome.status == "failed"]
-    counts = {status: sum(outcome.status == status for outcome in outcomes) for status in ("done", "skipped", "failed")}
-    told = {"done": "done", "skipped": "done before (--rerun repeats them)", "failed": "failed"}
+    told = {
+        "done": "done",
+        "skipped": "done before (--rerun repeats them)",
+        "failed": "failed",
+        "submitted": "submitted",
+    }
+    counts = {status: sum(outcome.status == status for outcome in outcomes) for status in told}
     print(
         f"{len(outcomes)} {'run' if len(outcomes) == 1 else 'runs'}: "
         + ", ".join(f"{n} {told[status]}" for status, n in counts.items() if n)
@@ -322,8 +331,11 @@ def _run(arguments: argparse.Namespace, overrides: list[str]) -> int:
     for outcome in failed:
         what = outcome.directory or f"{outcome.config.method['name']} on {outcome.config.dataset['name']}"
         print(f"failed: {what}: {outcome.reason}", file=sys.stderr)
+    for out in sorted({outcome.config.out for outcome in outcomes if outcome.status == "submitted"}):
+        print(f"what becomes of them: wsolbench leaderboard {out}")
     records = [outcome.record for outcome in outcomes if outcome.record is not None]
-    _print(render(records, "table"))
+    if records or not counts["submitted"]:
+        _print(render(records, "table"))
     if any(config.protocol.matrix for config in configs):
         from wsolbench.formats import show
         from wsolbench.matrix_tables import matrix_document
@@ -332,6 +344,8 @@ def _run(arguments: argparse.Namespace, overrides: list[str]) -> int:
     finished = [(outcome.config.out, outcome.directory) for outcome in outcomes if outcome.record is not None]
     for out in sorted({out for out, _ in finished}):
         print(report_flags.invitation(out, [path for of, path in finished if of == out and path is not None]))
+    if counts["submitted"] and getattr(launcher, "wait", False):  # Ctrl-C ended the waiting, not the jobs
+        return 130
     return 1 if failed else 0
 
 

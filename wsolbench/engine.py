@@ -37,7 +37,7 @@ from wsolbench.snapshots import Evaluator, open_checkpoints
 from wsolbench.subsets import subset_content
 from wsolbench.training import Trained, create, train
 
-Status = Literal["done", "skipped", "failed"]
+Status = Literal["done", "skipped", "failed", "submitted"]  # submitted: to a queue, by `launch=slurm`
 
 
 @dataclass

@@ -111,12 +111,15 @@ class Job:
         )
 
 
-def open_job(config: RunConfig, session: Session) -> Job:
-    """Resolve every name, open the data, draw the images; `UsageError` if something does not exist or fit."""
+def open_job(config: RunConfig, session: Session, device: torch.device | None = None) -> Job:
+    """Resolve every name, open the data, draw the images; `UsageError` if something does not exist or fit.
+
+    A `device` that is given is another machine's: it is not looked for here.
+    """
     check_protocol(config.protocol)
     if config.search.trials is not None:
         config = replace(config, protocol=replace(config.protocol, name=untuned_name(config.protocol.name)))
-    device = resolve_device(config.device)
+    device = device or resolve_device(config.device)
     method_class: type[Method] = METHODS.get(config.method["name"])
     method_options = _options(build_method_config, method_class, config.method)
     dataset_options = _options(build_dataset_config, DATASETS.get(config.dataset["name"]), config.dataset)

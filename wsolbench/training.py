@@ -104,13 +104,18 @@ def training_identity(job: Job, method: Method, module: nn.Module) -> dict[str, 
     Of a classifier the method is no part, but the starting weights and the optimizer's groups are: two methods share one
     only if they would have trained the same one.
     """
-    config = job.identity["config"]
     names = {id(parameter): name for name, parameter in module.named_parameters()}
     groups = [
         {name: value for name, value in group.items() if name != "params"}
         | {"params": sorted(names[id(parameter)] for parameter in group["params"])}
         for group in method.param_groups(job.config.train)
     ]
+    return training_settings(job) | {"start": _state_sha256(module), "groups": groups}
+
+
+def training_settings(job: Job) -> dict[str, Any]:
+    """What of `training_identity` is known before the network is made."""
+    config = job.identity["config"]
     own = {"method": config["method"], "method_version": job.identity["method_version"]}
     every = {"snapshots": job.config.protocol.select_every}
     return {
@@ -119,8 +124,6 @@ def training_identity(job: Job, method: Method, module: nn.Module) -> dict[str, 
         "protocol": {
             name: config["protocol"][name] for name in ("shots", "budget", "fraction") if name in config["protocol"]
         },
-        "start": _state_sha256(module),
-        "groups": groups,
         **job.chosen.training_identity(),
         **(own if job.training == "own" else {}),
         **(every if job.has_snapshots else {}),

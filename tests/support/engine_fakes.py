@@ -156,6 +156,16 @@ class Interrupted(Tiny):
         return super().localize(images_BCHW, labels_B)
 
 
+class Preempted(Tiny):
+    """Is sent away by SLURM during its fifth step, once: what PREEMPTED names remembers."""
+
+    def loss(self, batch: Batch) -> dict[str, Tensor]:
+        if self.losses == 4 and not Path(os.environ["PREEMPTED"]).exists():
+            Path(os.environ["PREEMPTED"]).touch()
+            os.kill(os.getpid(), signal.SIGUSR2)
+        return super().loss(batch)
+
+
 class SharedA(PostHoc):
     def __init__(self, config: Any, **options: Any) -> None:
         super().__init__(config, **options)
@@ -194,6 +204,7 @@ for _name, _class in {
     "raises": Raises,
     "nan": NaN,
     "interrupted": Interrupted,
+    "preempted": Preempted,
     "shared-a": SharedA,
     "shared-b": SharedB,
     "centre": Centre,

@@ -5,6 +5,8 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 
+import torch
+
 from wsolbench.config import RunConfig
 from wsolbench.engine import Outcome, run_job
 from wsolbench.errors import UsageError
@@ -12,8 +14,6 @@ from wsolbench.interrupt import request_of, stop_if_requested
 from wsolbench.job import Job, Session, open_job
 from wsolbench.progress import Reporter
 from wsolbench.rundir import reason
-
-__all__ = ["Outcome", "run_all"]
 
 
 def run_all(configs: Sequence[RunConfig], *, rerun: bool = False, reporter: Reporter | None = None) -> list[Outcome]:
@@ -35,26 +35,45 @@ def run_all(configs: Sequence[RunConfig], *, rerun: bool = False, reporter: Repo
     session = Session(reporter)
     outcomes: list[Outcome] = []
     with reporter.live():
-        opened = [_open(config, session) for config in configs]
+        opened = [open_one(config, session) for config in configs]
         with reporter.bar("runs", len(configs), unit="runs") as advance:
             for number, job in enumerate(opened, 1):
-                title = f"[{number}/{len(opened)}]"
-                started = time.perf_counter()
                 stop_if_requested()
-                outcome = job if isinstance(job, Outcome) else _run(job, session, title, rerun)
-                outcomes.append(outcome)
-                reporter.message(f"{title} {_name(job)}: {_sentence(outcome, time.perf_counter() - started)}")
+                outcomes.append(carry_out(job, session, f"[{number}/{len(opened)}]", rerun=rerun))
                 advance(1)
     return outcomes
 
 
-def _open(config: RunConfig, session: Session) -> Job | Outcome:
+def open_one(config: RunConfig, session: Session, device: torch.device | None = None) -> Job | Outcome:
+    """The job of a configuration, or its failure; `UsageError` if the request itself is wrong."""
     try:
-        return open_job(config, session)
+        return open_job(config, session, device)
     except UsageError:
-        raise  # the request is wrong: nothing is started
+        raise  # nothing is started
     except Exception as error:  # noqa: BLE001 (a plug-in may raise anything; the others go on)
         return Outcome(config, None, "failed", reason(error))
+
+
+def carry_out(job: Job | Outcome, session: Session, title: str, *, rerun: bool) -> Outcome:
+    """One run, with a message at its start and one at its end that bear its title."""
+    started = time.perf_counter()
+    outcome = job if isinstance(job, Outcome) else _run(job, session, title, rerun)
+    session.reporter.message(f"{title} {name_of(job)}: {sentence(outcome, time.perf_counter() - started)}")
+    return outcome
+
+
+def name_of(job: Job | Outcome) -> str:
+    """What the user knows a run by."""
+    return str(job) if isinstance(job, Job) else f"{job.config.method.get('name')} on {job.config.dataset.get('name')}"
+
+
+def sentence(outcome: Outcome, seconds: float) -> str:
+    """What became of a run."""
+    if outcome.status == "done" and outcome.record is not None:
+        cells = {cell.column: cell.value for cell in outcome.record.cells}
+        shown = ", ".join(f"{name} {100 * value:.1f}" for name, value in cells.items() if name.startswith("GT-known"))
+        return f"done in {seconds:.1f} s, {shown}"
+    return f"{outcome.status} ({outcome.reason})"
 
 
 def _run(job: Job, session: Session, title: str, rerun: bool) -> Outcome:
@@ -70,15 +89,3 @@ def _run(job: Job, session: Session, title: str, rerun: bool) -> Outcome:
         raise
     except Exception as error:  # noqa: BLE001 (a plug-in may raise anything; the others go on)
         return Outcome(job.config, job.directory.path, "failed", reason(error))
-
-
-def _name(job: Job | Outcome) -> str:
-    return str(job) if isinstance(job, Job) else f"{job.config.method.get('name')} on {job.config.dataset.get('name')}"
-
-
-def _sentence(outcome: Outcome, seconds: float) -> str:
-    if outcome.status == "done" and outcome.record is not None:
-        cells = {cell.column: cell.value for cell in outcome.record.cells}
-        shown = ", ".join(f"{name} {100 * value:.1f}" for name, value in cells.items() if name.startswith("GT-known"))
-        return f"done in {seconds:.1f} s, {shown}"
-    return f"{outcome.status} ({outcome.reason})"
