@@ -21,12 +21,13 @@ _THRESHOLDS = ("otsu", "val-pseudo", "val-boxes", "test-oracle")
 Key = tuple[str, str, str]  # checkpoint's selector, threshold's, metric
 
 
-def matrix_document(
-    records: Iterable[RunRecord], metrics: Sequence[str] = ("GT-known",), spread: Spread = "std"
-) -> Document:
-    """The matrices of all runs that have one, over seeds, each followed by how far its methods fall; others are left out."""
+def matrix_document(records: Iterable[RunRecord], metrics: Sequence[str] = (), spread: Spread = "std") -> Document:
+    """The matrices of all runs that have one, over seeds, each followed by how far its methods fall; others are left out.
+
+    Without `metrics` (some of `METRICS`) GT-known is shown.
+    """
     groups = _groups(records)
-    wanted = [metric for metric in METRICS if metric in metrics] or ["GT-known"]
+    wanted = list(metrics) or ["GT-known"]
     sheets = [(_sheet(group, wanted, spread), falls_sheet(group, wanted, spread)) for group in groups]
     return Document(
         title="Protocols",

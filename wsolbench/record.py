@@ -104,7 +104,8 @@ _Stored = TypeVar("_Stored", Cell, RunRecord)
 
 def _checked(stored: _Stored) -> _Stored:
     """The same, after a `TypeError` for a field that holds something else than its annotation says."""
-    for name, hint in _hints(type(stored)).items():
+    kind: Any = type(stored)  # hashable, which mypy doubts
+    for name, hint in _hints(kind).items():
         value = getattr(stored, name)
         if not _fits(value, hint):
             raise TypeError(f"{name} is {str(value)[:40]!r}")
