@@ -124,13 +124,18 @@ def test_draws_are_those_of_levels() -> None:
 
 
 def test_intervals_at_a_threshold_chosen_elsewhere_cover_and_oracles_are_too_high() -> None:
-    rows = {row["what"]: row for row in interval_coverage(POPULATIONS[0], 300, 150)}
+    known = list(interval_coverage(POPULATIONS[0], 300, 150))
+    rows, corrected = (
+        {row["what"]: row for row in known if row["check"] == check}
+        for check in ("interval", "bias-corrected interval")
+    )
     for name in ("GT-known@val", "Top-1 Loc@val"):
         assert 0.89 < rows[name]["share"] <= 1  # 150 trials: a standard error of 1.8 points
         assert abs(rows[name]["bias"]) < 0.01
     oracle = rows["GT-known@test-oracle, MaxBoxAcc"]
     assert 0.001 < oracle["bias"] < 0.03
     assert oracle["above"] > oracle["below"]
+    assert corrected["MaxBoxAccV2"]["share"] > rows["MaxBoxAccV2"]["share"]
 
 
 def test_the_paired_test_keeps_its_level_where_looking_at_images_only_does_not() -> None:
