@@ -3,8 +3,8 @@
 Intervals: a sample of n images is drawn from a population whose value is known, the 95 % bootstrap interval of each kind of
 cell is computed as `Levels.bootstrap` does, and it is counted how often it holds the population's value. Each image is
 correct in a window of thresholds of its own; in the "wide" population the windows are wide, so that many thresholds are
-nearly best and the maximum over them is most biased. Beside them, for the cells of an oracle: bias-corrected percentile intervals
-(Efron 1981), which the project does not use.
+nearly best and the maximum over them is most biased. The intervals of an oracle's cells are bias-corrected; beside them stand
+plain percentile intervals.
 
 Tests: two methods that are equally good in the population of seeds and images, S seeds each on the same n images; counted
 is how often their difference is called significant at the 5 % level, by `wsolbench.paired.paired_test`, by a percentile
@@ -26,7 +26,6 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
-from scipy.stats import norm
 
 from wsolbench.boxes import threshold_grid
 from wsolbench.cells import RESAMPLES
@@ -100,10 +99,10 @@ def interval_coverage(population: Population, n: int, trials: int, seed: int = 0
         for name, cell in CELLS.items():
             statistic = cell(hits_InT, right_n)
             value, values_R = float(statistic(ones)[0]), statistic(draws(n))
-            found.setdefault(("interval", name), []).append((value, *interval_of(values_R)))
-            if "@val" not in name:
-                corrected = bias_corrected(value, values_R)
-                found.setdefault(("bias-corrected interval", name), []).append((value, *corrected))
+            maximum = None if "@val" in name else value
+            found.setdefault(("interval", name), []).append((value, *interval_of(values_R, maximum)))
+            if maximum is not None:
+                found.setdefault(("percentile interval", name), []).append((value, *interval_of(values_R)))
     for (check, name), rows in found.items():
         estimates, low, high = np.array(rows).T
         covered = (low <= truth[name]) & (truth[name] <= high)
@@ -120,15 +119,6 @@ def interval_coverage(population: Population, n: int, trials: int, seed: int = 0
             "truth": truth[name],
             "bias": float(estimates.mean() - truth[name]),
         }
-
-
-def bias_corrected(value: float, values_R: npt.NDArray[np.float64]) -> tuple[float, float]:
-    """Efron's bias-corrected percentile interval: moved by where the sample's value lies among the resampled ones."""
-    least = 1 / (2 * len(values_R))
-    below = float(((values_R < value).mean() + (values_R <= value).mean()) / 2)
-    moved = 2 * norm.ppf(np.clip(below, least, 1 - least))
-    low, high = np.percentile(values_R, 100 * norm.cdf(moved + norm.ppf([0.025, 0.975])))
-    return float(low), float(high)
 
 
 def _joined(parts: list[tuple[Bools, Bools]]) -> tuple[Bools, Bools]:
