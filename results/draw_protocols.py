@@ -12,8 +12,9 @@ import statistics
 from pathlib import Path
 
 from wsolbench import plots
-from wsolbench.few_shot import few_shot_points
+from wsolbench.few_shot import FEW, few_shot_points
 from wsolbench.leaderboard import load_records
+from wsolbench.matrix_tables import made_with
 from wsolbench.record import RunRecord
 
 
@@ -55,6 +56,8 @@ def write_few_shot(records: list[RunRecord], path: Path) -> None:
             cells = " | ".join(_cell(values.get(at, [])) for at in shots)
             lines.append(f"| {backbone} | {method} | {max(map(len, values.values()))} | {cells} |")
         lines.append("")
+    shown = [record for record in records if FEW.fullmatch(record.protocol) and record.ledger.get("training") != "none"]
+    lines.append(f"{made_with(shown)}.\n")
     path.write_text("\n".join(lines), encoding="utf-8")
 
 

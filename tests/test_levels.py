@@ -8,6 +8,7 @@ import zipfile
 
 import numpy as np
 import pytest
+import scipy.stats
 import torch
 
 import wsolbench.levels
@@ -15,7 +16,7 @@ from wsolbench.boxes import iou_matrix, normalize_maps, otsu_level, quantize, th
 from wsolbench.errors import UsageError
 from wsolbench.levels import IOUS, Levels, load_levels, save_levels, score_maps
 from wsolbench.metrics import GTKnownLoc, MaxBoxAcc, MaxBoxAccV2, PxAP, TopKLoc, label_rank
-from wsolbench.resampling import best_of, mean_of, read_at_best
+from wsolbench.resampling import best_of, interval_of, mean_of, read_at_best
 
 COUNT = 40
 
@@ -277,6 +278,18 @@ def test_oracle_is_maximised_anew_in_every_resample(levels):
     plain = [np.mean([h[drawn].mean(0).max() for h in hits]) for drawn in resamples(60, 0, COUNT)]
     want = np.percentile(plain, [2.5, 97.5])
     np.testing.assert_allclose(levels.bootstrap(best_of(*hits), n=60), want, rtol=0, atol=1e-12)
+
+
+def test_a_bias_corrected_interval_is_scipys() -> None:
+    """Of symmetric data, whose acceleration is 0: there BCa and BC are one."""
+    data = np.concatenate([side * np.arange(1.0, 13) for side in (-1, 1)])
+    rng = np.random.default_rng(0)
+    found = scipy.stats.bootstrap((data,), np.mean, n_resamples=400, method="BCa", rng=rng)
+    want = found.confidence_interval
+    np.testing.assert_allclose(interval_of(found.bootstrap_distribution, data.mean()), (want.low, want.high), atol=1e-9)
+    moved = interval_of(found.bootstrap_distribution, float(np.percentile(found.bootstrap_distribution, 20)))
+    assert moved < interval_of(found.bootstrap_distribution)  # where four of five resamples are higher, it lies lower
+    assert interval_of(np.ones(50), 1.0) == interval_of(np.ones(50), 2.0) == (1.0, 1.0)
 
 
 def test_top_k_is_read_where_gt_known_is_best(levels):

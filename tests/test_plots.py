@@ -115,6 +115,18 @@ def test_few_shots_of_other_settings_are_another_curve_and_a_repeated_seed_count
     }  # fmt: skip
 
 
+def test_all_images_are_those_of_full_or_of_a_matrix_with_more_seeds() -> None:
+    made = [replace(each, protocol=protocol) for each in runs()[:2] for protocol in ("1shot", "matrix")]
+    assert few_shot_points(made)["equal steps"]["sat", "vit"][0] == pytest.approx([20, 22])
+    (full,) = (
+        replace(each, protocol="full", cells=[Cell("GT-known", 0.5, threshold_by="val-boxes")]) for each in runs()[:1]
+    )
+    assert few_shot_points([*made, full])["equal epochs"].get(("sat", "vit")) is None
+    assert few_shot_points([full, *made])["equal steps"]["sat", "vit"][0] == pytest.approx([20, 22])
+    both = [full, replace(full, seed=1, hash="1")]
+    assert few_shot_points([*made, *both])["equal steps"]["sat", "vit"][0] == [50, 50]
+
+
 @pytest.mark.parametrize("suffix", ["png", "pdf", "svg"])
 def test_the_same_figure_is_the_same_file(suffix: str, tmp_path: Path) -> None:
     (group,) = summarise(runs())

@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 from board_cases import make_record
 
+from wsolbench.board import View, build
+from wsolbench.errors import UsageError
 from wsolbench.formats import show
 from wsolbench.leaderboard import summarise
 from wsolbench.matrix_tables import matrix_document
 from wsolbench.protocol_steps import fall, steps_of
-from wsolbench.record import Cell, RunRecord
+from wsolbench.record import Cell, RunRecord, to_json
+from wsolbench.selection import Selection
 
 CHOSEN = {  # checkpoint's selector, threshold's -> GT-known of seed 0
     ("test-oracle", "test-oracle"): 0.70,
@@ -65,3 +69,19 @@ def test_runs_without_a_matrix_are_left_out() -> None:
     document = matrix_document([matrix(), make_record("cam", [], protocol="full")])
     assert {row["method"] for row in document.records} == {"sat"}
     assert not matrix_document([make_record("cam", [])]).sheets
+
+
+def test_metrics_that_no_matrix_has_are_refused_and_patterns_are_read(tmp_path: Path) -> None:
+    folder = tmp_path / "runs" / "sat"
+    folder.mkdir(parents=True)
+    cells = [Cell("PxAP", 0.5), Cell("Top-1 Loc", 0.5, threshold_by="val-boxes"), Cell("GT-known", 0.5)]
+    (folder / "record.json").write_text(to_json(replace(matrix(), cells=cells)))
+
+    def heads(*metrics: str) -> list[str]:
+        document = build(tmp_path, View(Selection(metrics=metrics), matrix=True))
+        return list(dict.fromkeys(head.name for head in document.sheets[0].heads[3:]))
+
+    assert heads() == heads("GT-known") == ["GT-known"]
+    assert heads("GT-*", "Top-1*") == ["GT-known", "Top-1 Loc"]
+    with pytest.raises(UsageError, match=r"unknown metric 'PxAP' of protocol matrices.*Known: GT-known, Top-1 Loc"):
+        heads("PxAP")

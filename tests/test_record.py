@@ -89,3 +89,19 @@ def test_comparable_drops_times_and_place_and_nothing_else() -> None:
         replace(one, config=one.config | {"seed": 1}),
     ):
         assert comparable(one) != comparable(changed)
+
+
+@pytest.mark.parametrize(
+    ("where", "value"),
+    [
+        ("config", 3), ("ledger", None), ("seed", "zero"), ("seed", True), ("cost", {"train_seconds": "long"}),
+        ("notes", "one"), ("matrix", 5), ("matrix", [3]), ("errors", {"GT-known": 1}), ("test_selected", None),
+        ("cells", [{"metric": "GT-known", "value": "much"}]), ("cells", [{"metric": "GT-known", "value": None}]),
+        ("cells", [{"metric": "GT-known"}]),
+    ],
+)  # fmt: skip
+def test_a_field_of_another_type_is_a_damaged_record(tmp_path: Path, where: str, value: object) -> None:
+    path = tmp_path / "record.json"
+    path.write_text(json.dumps(json.loads(to_json(record())) | {where: value}))
+    with pytest.raises(WsolbenchError, match=r"record.json' could not be read \(\w+Error: .*damaged"):
+        read_record(path)

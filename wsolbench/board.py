@@ -77,9 +77,9 @@ def build(results: Path, view: View) -> Document:
     if view.compare is not None:
         return _compared(selected, runs, view)
     if view.matrix:
-        from wsolbench.matrix_tables import matrix_document
+        from wsolbench.matrix_tables import METRICS, matrix_document
 
-        return matrix_document(selected, view.selection.metrics or ("GT-known",), view.spread)
+        return matrix_document(selected, view.selection.metrics_among(METRICS), view.spread)
     groups = view.selection.groups(summarise(selected))
     if not groups and not published:
         raise WsolbenchError(f"no finished run in '{results}' is all of what was asked for")

@@ -27,7 +27,7 @@ def compute_cells(
     """All metrics on the outcomes of the evaluated split.
 
     Class metrics and Top-k Loc are left out where there is no classifier; box metrics where there are no boxes, and so
-    no threshold. The interval of an oracle cell chooses the threshold anew in every resample. PxAP pools the pixels of all images, so
+    no threshold. The interval of an oracle cell chooses the threshold anew in every resample and is bias-corrected. PxAP pools the pixels of all images, so
     it has no interval over images.
     """
     has_classes = bool((levels.ranks >= 0).all())
@@ -49,7 +49,14 @@ def compute_cells(
 def _at_threshold(levels: Levels, threshold: Threshold, interval: float, has_classes: bool) -> list[Cell]:
     """GT-known Loc and Top-k Loc; one threshold, the one chosen for GT-known, serves them all."""
     hits_n = threshold.hits(levels)
-    cell = partial(_cell, levels, threshold=threshold.value, threshold_by=threshold.by, oracle=threshold.oracle)
+    cell = partial(
+        _cell,
+        levels,
+        threshold=threshold.value,
+        threshold_by=threshold.by,
+        oracle=threshold.oracle,
+        maximum=threshold.oracle,
+    )
     correct = {"GT-known": hits_n}
     for k in (1, 5) if has_classes else ():
         correct[f"Top-{k} Loc"] = hits_n & levels.in_top(k)
@@ -90,16 +97,17 @@ def _max_box_acc(levels: Levels, reader: AnnotationReader, split: str) -> list[C
     """MaxBoxAcc and MaxBoxAccV2: the best threshold on the evaluated images themselves, an oracle by definition."""
     oracle = reader.choose_on(split, levels, "maximum over thresholds (MaxBoxAcc, MaxBoxAccV2)")
     single = best_of(levels.hits(levels.distinct(threshold_grid(V1_INTERVAL))))
-    cells = [_cell(levels, "MaxBoxAcc", levels.max_box_acc(interval=V1_INTERVAL), single, oracle=oracle)]
+    cells = [_cell(levels, "MaxBoxAcc", levels.max_box_acc(interval=V1_INTERVAL), single, oracle=oracle, maximum=True)]
     # IoU levels one after the other: a matrix of 50,000 images takes 13 MB, and the resamples are the same for each
     grid, resampled, per_iou = levels.distinct(threshold_grid(V2_INTERVAL)), [], []
     for iou in IOUS:
         resampled.append(levels.resample(best_of(levels.hits(grid, iou, "multi")), RESAMPLES))
         value = levels.max_box_acc("multi", (iou,), V2_INTERVAL)
         name = f"MaxBoxAccV2@.{round(10 * iou)}"
-        per_iou.append(Cell(name, value, *interval_of(resampled[-1]), oracle=oracle))
-    v2 = interval_of(np.mean(resampled, axis=0))
-    return [*cells, Cell("MaxBoxAccV2", levels.max_box_acc_v2(), *v2, oracle=oracle), *per_iou]
+        per_iou.append(Cell(name, value, *interval_of(resampled[-1], value), oracle=oracle))
+    mean = levels.max_box_acc_v2()
+    interval = interval_of(np.mean(resampled, axis=0), mean)
+    return [*cells, Cell("MaxBoxAccV2", mean, *interval, oracle=oracle), *per_iou]
 
 
 def _curve(levels: Levels, reader: AnnotationReader, split: str = "test") -> list[Cell]:
@@ -123,6 +131,8 @@ def _cell(
     threshold: float | None = None,
     threshold_by: str | None = None,
     oracle: bool = False,
+    maximum: bool = False,
 ) -> Cell:
-    low, high = levels.bootstrap(statistic, RESAMPLES)
+    """`maximum`: the value is one over thresholds, or is read where another is."""
+    low, high = levels.bootstrap(statistic, RESAMPLES, maximum=float(value) if maximum else None)
     return Cell(metric, float(value), low, high, threshold, threshold_by, oracle)

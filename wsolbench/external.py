@@ -193,7 +193,7 @@ def _asked_for(request: Request, levels: dict[str, Levels], reader: AnnotationRe
     hits_nT = evaluated.hits(grid, 0.5, request.contours)
     oracle = reader.choose_on(request.split, evaluated, f"maximum over thresholds (MaxBoxAcc{settings})")
     value = evaluated.max_box_acc(request.contours, (0.5,), request.interval)
-    cells = [Cell(f"MaxBoxAcc{settings}", value, *evaluated.bootstrap(best_of(hits_nT)), oracle=oracle)]
+    cells = [Cell(f"MaxBoxAcc{settings}", value, *evaluated.bootstrap(best_of(hits_nT), maximum=value), oracle=oracle)]
     if "val" in levels:
         reader.choose_on("val", levels["val"], f"threshold selection {settings}")
         at = levels["val"].select_threshold(0.5, request.contours, request.interval)

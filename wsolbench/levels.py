@@ -194,8 +194,10 @@ class Levels:
             return None
         return summarize_pixels(self.foreground, self.background, PIXEL_INTERVAL)
 
-    def bootstrap(self, statistic: Statistic, n: int = 1000, seed: int = 0) -> tuple[float, float]:
-        """Return the 95 % percentile interval of a statistic over n resamples of the images; see `resample`.
+    def bootstrap(
+        self, statistic: Statistic, n: int = 1000, seed: int = 0, *, maximum: float | None = None
+    ) -> tuple[float, float]:
+        """Return the 95 % interval of a statistic over n resamples of the images; see `resample` and `interval_of`.
 
         >>> from wsolbench.resampling import mean_of
         >>> one = np.ones((4, 1, 8, 8)) * np.pad(np.ones((3, 4)), ((2, 3), (2, 2)))
@@ -204,7 +206,7 @@ class Levels:
         >>> levels.bootstrap(mean_of(levels.hits(0.4)))
         (1.0, 1.0)
         """
-        return interval_of(self.resample(statistic, n, seed))
+        return interval_of(self.resample(statistic, n, seed), maximum)
 
     def resample(self, statistic: Statistic, n: int = 1000, seed: int = 0) -> Floats:
         """Return the value of a statistic in each of n resamples of the images, float64 [n].

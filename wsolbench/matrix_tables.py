@@ -21,12 +21,13 @@ _THRESHOLDS = ("otsu", "val-pseudo", "val-boxes", "test-oracle")
 Key = tuple[str, str, str]  # checkpoint's selector, threshold's, metric
 
 
-def matrix_document(
-    records: Iterable[RunRecord], metrics: Sequence[str] = ("GT-known",), spread: Spread = "std"
-) -> Document:
-    """The matrices of all runs that have one, over seeds, each followed by how far its methods fall; others are left out."""
+def matrix_document(records: Iterable[RunRecord], metrics: Sequence[str] = (), spread: Spread = "std") -> Document:
+    """The matrices of all runs that have one, over seeds, each followed by how far its methods fall; others are left out.
+
+    Without `metrics` (some of `METRICS`) GT-known is shown.
+    """
     groups = _groups(records)
-    wanted = [metric for metric in METRICS if metric in metrics] or ["GT-known"]
+    wanted = list(metrics) or ["GT-known"]
     sheets = [(_sheet(group, wanted, spread), falls_sheet(group, wanted, spread)) for group in groups]
     return Document(
         title="Protocols",
@@ -101,7 +102,9 @@ def _sheet(group: Group, metrics: Sequence[str], spread: Spread) -> Sheet:
             if any(field.text != "-" for field in fields):
                 chosen = Field(short(checkpoint) + dagger(checkpoint))
                 lines.append(Line((Field(row.label), Field(str(len(row.seeds))), chosen, *fields)))
-    return Sheet(group.title, heads, tuple(lines), (*group.notes, _source(rows)))
+    return Sheet(
+        group.title, heads, tuple(lines), (*group.notes, made_with([record for row in rows for record in row.records]))
+    )
 
 
 def _stats(row: Row) -> dict[Key, Stat]:
@@ -129,16 +132,18 @@ def dagger(selector: str) -> str:
     return "†" if selector.startswith("test-oracle") else ""
 
 
-def _source(rows: Iterable[Row]) -> str:
-    records = [record for row in rows for record in row.records]
+def made_with(records: Sequence[RunRecord]) -> str:
+    """On what and by what runs were made, in a line."""
 
     def named(values: Iterable[object]) -> str:
         return ", ".join(dict.fromkeys(str(value) for value in values))
 
+    versions = [each.provenance.get("versions") or {} for each in records]
     return (
         f"data revision {named(each.provenance.get('data_revision') for each in records)}; "
         f"{named(each.ledger.get('test_images') for each in records)} test images; "
         f"commit {named(str(each.provenance.get('commit'))[:10] for each in records)}; "
+        f"torch {named(each.get('torch') for each in versions)}; "
         f"seeds {named(sorted({each.seed for each in records}))}; "
         f"device {named(each.provenance.get('device') for each in records)}"
     )

@@ -42,7 +42,7 @@ STEPS = (  # most help first
 )
 PAPER, LABELS_ONLY = STEPS[0], STEPS[-1]
 _HOW = {
-    "paper†": "test boxes chose checkpoint and threshold, of all of them",
+    "paper†": "test boxes chose the best of all checkpoints and thresholds",
     "reference†": "last checkpoint, test boxes chose the threshold",
     "val": "boxes of val chose both",
     "full": "last checkpoint, boxes of val chose the threshold",

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import json
 from dataclasses import asdict, dataclass, field
+from functools import lru_cache
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar, get_args, get_origin, get_type_hints
 
 from wsolbench.errors import WsolbenchError
 
@@ -84,9 +85,9 @@ def read_record(path: str | Path) -> RunRecord:
         content = json.loads(Path(path).read_text(encoding="utf-8"))
         schema = int(content["schema"])
         if schema <= SCHEMA:
-            content["cells"] = [Cell(**cell) for cell in content["cells"]]
-            content["matrix"] = [Cell(**cell) for cell in content.get("matrix", ())]
-            return RunRecord(**content)
+            content["cells"] = [_checked(Cell(**cell)) for cell in content["cells"]]
+            content["matrix"] = [_checked(Cell(**cell)) for cell in content.get("matrix", ())]
+            return _checked(RunRecord(**content))
     except (OSError, ValueError, TypeError, KeyError) as error:
         raise WsolbenchError(
             f"record '{path}' could not be read ({type(error).__name__}: {error}): it is damaged or not a record of "
@@ -96,6 +97,39 @@ def read_record(path: str | Path) -> RunRecord:
         f"record '{path}' has schema {schema}, this version of wsolbench reads up to {SCHEMA}: upgrade wsolbench, "
         "or write to another --out"
     )
+
+
+_Stored = TypeVar("_Stored", Cell, RunRecord)
+
+
+def _checked(stored: _Stored) -> _Stored:
+    """The same, after a `TypeError` for a field that holds something else than its annotation says."""
+    kind: Any = type(stored)  # hashable, which mypy doubts
+    for name, hint in _hints(kind).items():
+        value = getattr(stored, name)
+        if not _fits(value, hint):
+            raise TypeError(f"{name} is {str(value)[:40]!r}")
+    return stored
+
+
+@lru_cache
+def _hints(of: Any) -> dict[str, Any]:
+    return get_type_hints(of)
+
+
+def _fits(value: object, hint: Any) -> bool:
+    parts = get_args(hint)
+    if get_origin(hint) is list:
+        return isinstance(value, list) and all(_fits(item, parts[0]) for item in value)
+    if get_origin(hint) is dict:
+        return isinstance(value, dict) and all(_fits(item, parts[1]) for item in value.values())
+    if parts:
+        return any(_fits(value, part) for part in parts)
+    if hint is Any:
+        return True
+    if isinstance(value, bool):  # is an int, in Python
+        return hint is bool
+    return isinstance(value, int | float if hint is float else hint)
 
 
 def search_text(search: object) -> str:

@@ -75,6 +75,13 @@ class Selection:
         """The column is asked for, by metric or by title."""
         return not self.metrics or any(_matches(self.metrics, name) for name in (column.metric, column.title))
 
+    def metrics_among(self, known: Sequence[str]) -> list[str]:
+        """Those of some metrics that are asked for, none where none are; `UsageError` if only others are."""
+        found = [metric for metric in known if self.metrics and _matches(self.metrics, metric)]
+        if self.metrics and not found:
+            raise unknown("metric", self.metrics[0], known, " of protocol matrices")
+        return found
+
     def reported(self, entries: Iterable[Reported]) -> list[Reported]:
         """The published numbers that are asked for; a protocol is ours, so they have none to be asked for by."""
         return [

@@ -45,8 +45,8 @@ def variant_of(record: RunRecord) -> dict[str, Hashable]:
     Options are those that are in a run's hash (`wsolbench.identity`); of those that are not, what followed from them.
     """
     options = {key: value for key, value in flat(deciding_values(record.config)).items() if not _SAID.fullmatch(key)}
-    search = record.config.get("search") or {}
-    found = search.get("found") or {}
+    search = _section(record.config, "search")
+    found = _section(search, "found")
     if found:  # the search decides: its seeds are one row, whatever each of them chose
         options = {key: value for key, value in options.items() if key not in found["distributions"]}
         options["search.space"] = f"{found['space']} {found['space_sha256'][:8]}"
@@ -58,14 +58,20 @@ def variant_of(record: RunRecord) -> dict[str, Hashable]:
     return options | _consequences(record) | _made_by(record)
 
 
+def _section(options: dict[str, Any], name: str) -> dict[str, Any]:
+    """A part of the options; empty where it is absent, as in older records."""
+    found = options.get(name)
+    return found if isinstance(found, dict) else {}
+
+
 def _consequences(record: RunRecord) -> dict[str, str]:
     """What files led to that are named outside the hash: by content where the record knows it, else by path."""
     config, ledger = record.config, record.ledger
-    pseudo_boxes = (config.get("protocol") or {}).get("pseudo_boxes")
+    pseudo_boxes = _section(config, "protocol").get("pseudo_boxes")
     named = {
         "checkpoint": (config.get("checkpoint"), ledger.get("start")),
         "pseudo_boxes": (pseudo_boxes, ledger.get("pseudo_boxes")),
-        "subset": ((config.get("data") or {}).get("subset"), ledger.get("subset")),
+        "subset": (_section(config, "data").get("subset"), ledger.get("subset")),
     }
     found = {key: _content(path, of) for key, (path, of) in named.items() if path is not None or of}
     return found | ({"on_bad_image": "skip"} if ledger.get("skipped") else {})
