@@ -81,8 +81,8 @@ class Request:
 def profile(request: Request) -> int:
     """Measure methods, print a table, write CSV and JSON, and draw accuracy against throughput where there is a leaderboard.
 
-    Returns the exit status: 1 when a line failed for another reason than memory or hardware; 130 when it was interrupted,
-    what was finished is then written all the same.
+    Returns the exit status: 1 when a line failed, for another reason than memory, hardware or being compiled; 130 when it was
+    interrupted, what was finished is then written all the same.
     """
     from wsolbench.compose import expand
     from wsolbench.profile_accuracy import draw
@@ -121,7 +121,7 @@ def profile(request: Request) -> int:
         print(f"interrupted: these {len(lines)} lines were finished; the others were not measured", file=sys.stderr)
         return 130
     draw(lines, request.results, request.dataset if own_size else None, written)
-    return int(any("failed" in line.status for line in lines))
+    return int(any(line.status.startswith("failed:") for line in lines))
 
 
 def _data(request: Request) -> tuple[tuple[int, int], int, bool]:
@@ -178,11 +178,10 @@ def _measure_all(
     total = sum(2 * bench.count(work) for bench, _, work in steps)
     with reporter.live(), reporter.bar("profile", total, unit="steps") as advance:
         for bench, batch_size, work in steps:
-            where = "" if bench.backbone is None else f" on {bench.backbone}"
-            what = f"{work}{where}" + (f", batch size {batch_size}" if work != BOXES else "")
-            if not reporter.console.is_terminal:
-                reporter.message(f"measuring {what}")
+            what = work if work == BOXES else f"{work}, batch size {batch_size}"
             advance(0, what)
+            if not reporter.console.is_terminal:
+                reporter.message(f"measuring {what}" + (f", on {bench.backbone}" if bench.backbone else ""))
             bench.measure(work, batch_size, lines, advance)
             save()
 

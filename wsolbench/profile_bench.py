@@ -318,7 +318,10 @@ def _build(config: RunConfig, conditions: Conditions) -> Method:
 def timed(line: Measurement, subject: Subject) -> Measurement:
     """The line with what timing found."""
     if subject.error is not None:
-        return replace(line, status=status_of(subject.error))
+        status = status_of(subject.error)
+        if line.compiled and status.startswith("failed"):  # compiled, a method may break in its own code
+            status = status.replace("failed", "failed when compiled", 1)
+        return replace(line, status=status)
     timing = Timing.of(subject.seconds)
     return replace(line, images_per_second=1000 * line.batch_size / timing.median_ms, **asdict(timing))
 

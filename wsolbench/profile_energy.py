@@ -84,14 +84,14 @@ def _nvml(device: torch.device) -> Meter | str:
 
 
 def joules_per_call(
-    subject: Subject, meter: Meter, synchronise: Callable[[], None], seconds: float = SECONDS
+    subject: Subject, meter: Meter, synchronise: Callable[[], None], seconds: float | None = None
 ) -> float | None:
     """Mean energy of a call over a stretch of calls; None where the counter stood still or a call failed."""
     try:
         subject.prepare()
         subject.call()
         synchronise()
-        calls, end, before = 0, time.perf_counter() + seconds, meter.read()
+        calls, end, before = 0, time.perf_counter() + (SECONDS if seconds is None else seconds), meter.read()
         while calls < 2 or time.perf_counter() < end:
             subject.call()
             synchronise()
