@@ -24,8 +24,9 @@ from wsolbench.boxes import normalize_maps, scan_maps
 from wsolbench.config import TrainConfig
 from wsolbench.errors import WsolbenchError, unknown
 from wsolbench.method import Method
-from wsolbench.numerics import Dtype, Numerics
+from wsolbench.numerics import Numerics
 from wsolbench.profile_timing import Subject
+from wsolbench.stepping import Stepper
 from wsolbench.types import Batch
 
 FORWARD, LOCALIZE, BOXES, TRAIN = "forward", "localize", "boxes", "train"
@@ -98,7 +99,7 @@ def prepare(target: nn.Module, numerics: Numerics) -> None:
 def subject_of(target: nn.Module, work: str, batch: Batch, train: TrainConfig, numerics: Numerics = PLAIN) -> Subject:
     """The call for FORWARD of a network, or for LOCALIZE (labels given) or a TRAIN step (AdamW) of a method.
 
-    `prepare` has been called before with the same `numerics`. FORWARD and LOCALIZE run under inference_mode.
+    `prepare` has been called before with the same `numerics`. FORWARD and LOCALIZE keep no graph, unless a map is made of gradients.
     """
     device = batch.images_BCHW.device
     if work == FORWARD:
@@ -114,23 +115,21 @@ def subject_of(target: nn.Module, work: str, batch: Batch, train: TrainConfig, n
     if work == LOCALIZE:
 
         def localize() -> Tensor:
-            with torch.inference_mode(), numerics.running(device):
+            # as an evaluation does
+            grad = nullcontext() if "gradients" in type(method).needs else torch.inference_mode()
+            with grad, numerics.running(device):
                 return method.localize(batch.images_BCHW, batch.labels_B).maps_Bhw
 
         return Subject(localize, lambda: method.train(False))
 
-    optimizer: list[torch.optim.Optimizer] = []
+    stepper: list[Stepper] = []
 
     def step() -> None:
-        if not optimizer:  # made in the first, untimed call: an error in it belongs to this subject
-            optimizer.append(torch.optim.AdamW(method.param_groups(train), lr=train.lr))
-        with numerics.running(device):
-            loss = torch.stack(list(method(batch).values())).sum()
-        # autocast is for forward passes; TF32 is a switch that the backward products need as well
-        with numerics.running(device) if numerics.dtype is Dtype.tf32 else nullcontext():
-            loss.backward()  # type: ignore[no-untyped-call]
-        optimizer[0].step()
-        optimizer[0].zero_grad()
+        if not stepper:  # made in the first, untimed call: an error in it belongs to this subject
+            optimizer = torch.optim.AdamW(method.param_groups(train), lr=train.lr)
+            stepper.append(Stepper(method, optimizer, train, numerics, device))
+        stepper[0].gradients(batch)
+        stepper[0].update()
 
     return Subject(step, lambda: method.train(True))
 
