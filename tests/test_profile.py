@@ -173,6 +173,15 @@ def test_one_network_is_timed_once_for_all_that_share_it(tmp_path: Path) -> None
     }
 
 
+def test_methods_that_train_the_same_classifier_share_its_training_step(tmp_path: Path) -> None:
+    asked = {"works": [TRAIN], "batch_sizes": [2], "seconds": 0.0, "dataset": "badges"}
+    _, frame = run(["cam", "gradcam", "hirescam"], tmp_path / "p.csv", backbone="badges_cnn,badges_vit.s0", **asked)
+    steps = frame.set_index(["backbone", "method"]).median_ms
+    assert steps["badges_cnn"].nunique() == 1
+    assert steps["badges_vit.s0"].nunique() == 2  # there cam has a head of its own
+    assert len(frame) == 6
+
+
 def test_of_several_backbones_a_method_is_measured_on_those_it_can_use(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

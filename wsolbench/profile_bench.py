@@ -24,6 +24,7 @@ from wsolbench.profile_work import (
     BOXES,
     FORWARD,
     PLAIN,
+    TRAIN,
     boxes_subject,
     does,
     flops_per_image,
@@ -145,9 +146,8 @@ class Bench:
                 continue
             name = str(config.method["name"])
             blank = Measurement(name, self.backbone or "-", work, batch_size, self.conditions.image_size)
-            key: Hashable = (at,)
+            key = self._same_work(at, work)
             if work == FORWARD:
-                key = self._same_network(at)
                 blank = replace(blank, network="classifier" if reads_classifier(method) else "plain")
             if key in measured:
                 for entrant in measured[key]:
@@ -197,13 +197,15 @@ class Bench:
         target, train = self._target(at, line.work, numerics), self.configs[at].train
         return subject_of(target, line.work, self._batches[key], train, numerics)
 
-    def _same_network(self, at: int) -> Hashable:
-        """Equal for methods whose FORWARD is the same work: networks of one class and size."""
+    def _same_work(self, at: int, work: str) -> Hashable:
+        """Equal for methods that do the very same: FORWARD of equal networks, training of the classifier they share."""
+        method = self.methods[at]
+        shared = work == FORWARD or (work == TRAIN and type(method).training_for(method.backbone) == "classifier")
         try:
-            network = self._target(at, FORWARD, PLAIN)
-        except WsolbenchError:
-            return at
-        return type(network), sizes_of(network)
+            network = self._target(at, FORWARD, PLAIN) if shared else None
+        except WsolbenchError:  # told where it is measured
+            network = None
+        return at if network is None else (type(network), sizes_of(network))
 
     # --- what is measured
 
