@@ -244,6 +244,16 @@ def test_out_of_memory_does_not_stop_the_others(tmp_path: Path, capsys: pytest.C
     assert "out of memory" in capsys.readouterr().out
 
 
+def test_what_did_not_fit_beside_others_is_tried_alone(tmp_path: Path) -> None:
+    asked: dict[str, Any] = {"works": [LOCALIZE], "batch_sizes": [2]}
+    _, frame = run(["profile-crowded", "profile-toy"], tmp_path / "p.csv", **asked)
+    assert set(frame.status) == {"ok"}
+    assert (frame.images_per_second > 0).all()
+    assert (frame.flops_per_image > 0).all()
+    _, frame = run(["profile-crowded"], tmp_path / "p.csv", **asked)
+    assert set(frame.status) == {"out of memory"}  # it was alone already
+
+
 def test_a_method_that_raises_is_a_line_and_status_1(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     status, frame = run(["profile-broken", "profile-toy"], tmp_path / "p.csv", works=[LOCALIZE, TRAIN])
     assert status == 1

@@ -21,13 +21,13 @@ from wsolbench.config import RunConfig, TrainConfig
 from wsolbench.errors import UsageError, WsolbenchError
 from wsolbench.method import Method
 from wsolbench.numerics import Dtype, Numerics
-from wsolbench.profile_bench import Bench, Conditions, sizes_of, timed
+from wsolbench.profile_bench import Bench, Conditions
 from wsolbench.profile_device import context, device_name, pick_device, synchroniser
 from wsolbench.profile_energy import energy_meter
 from wsolbench.profile_memory import PeakServer
-from wsolbench.profile_rows import Measurement, files_of, write_rows
+from wsolbench.profile_rows import Measurement, files_of, timed, under, write_rows
 from wsolbench.profile_timing import time_in_turns
-from wsolbench.profile_work import BOXES, LOCALIZE, PLAIN, WORKS, check_works, prepare, subject_of
+from wsolbench.profile_work import BOXES, LOCALIZE, PLAIN, WORKS, check_works, prepare, sizes_of, subject_of
 from wsolbench.progress import Reporter
 from wsolbench.registry import slug
 from wsolbench.types import Batch
@@ -233,5 +233,5 @@ def measure(
     name = str(getattr(method, "registered_name", type(method).__name__))
     parameters, trainable = sizes_of(method)
     blank = Measurement(name, method.backbone or "-", work, count, f"{height}x{width}")
-    blank = replace(blank, dtype=numerics.dtype.value, compiled=numerics.compile, channels_last=numerics.channels_last)
+    blank = under(blank, numerics)
     return timed(replace(blank, parameters=parameters, trainable=trainable), subject)

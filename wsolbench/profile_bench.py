@@ -3,38 +3,32 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Sequence
-from dataclasses import asdict, dataclass, field, replace
-from typing import Any
+from dataclasses import dataclass, field, replace
 
 import torch
-from torch import nn
 
-from wsolbench.backbones import family
 from wsolbench.config import RunConfig
 from wsolbench.errors import WsolbenchError
-from wsolbench.method import Method, create_method
 from wsolbench.numerics import Numerics
 from wsolbench.profile_device import synchroniser, unsupported
 from wsolbench.profile_energy import Meter, joules_per_call
 from wsolbench.profile_memory import CPU_PEAK, CUDA_PEAK, PeakServer, Setting, cuda_peak
-from wsolbench.profile_rows import Measurement
-from wsolbench.profile_timing import Subject, Timing, status_of, time_in_turns
+from wsolbench.profile_networks import Networks, is_convolutional, options_of
+from wsolbench.profile_rows import Measurement, timed, under, with_flops
+from wsolbench.profile_timing import Subject, status_of, time_in_turns
 from wsolbench.profile_work import (
     BOXED_IMAGES,
     BOXES,
     FORWARD,
     PLAIN,
-    TRAIN,
     boxes_subject,
     does,
     flops_per_image,
-    network_of,
-    prepare,
     random_batch,
     reads_classifier,
+    sizes_of,
     subject_of,
 )
-from wsolbench.types import Batch
 
 
 @dataclass(frozen=True)
@@ -86,22 +80,12 @@ class Bench:
         self.conditions = conditions
         self.backbone = configs[0].backbone
         self.numerics = list(numerics) if self.backbone is not None else [PLAIN]  # no network, nothing to choose
-        if not _is_convolutional(self.backbone):
+        if not is_convolutional(self.backbone):
             self.numerics = [each for each in self.numerics if not each.channels_last]
         self._unsupported = {each.dtype: unsupported(each, conditions.device) for each in self.numerics}
-        self._targets: dict[Hashable, nn.Module] = {}
         self._flops: dict[tuple[int, str], float | None] = {}
-        self._batches: dict[tuple[int, bool], Batch] = {}
-        self.configs: list[RunConfig] = []
-        self.methods: list[Method] = []
-        for config in configs:
-            try:
-                self.methods.append(_build(config, conditions))
-                self.configs.append(config)
-            except WsolbenchError as error:
-                if on_unfit is None:
-                    raise
-                on_unfit(config, error)
+        self._networks = Networks(configs, conditions.device, conditions.size_HW, conditions.num_classes, on_unfit)
+        self.configs, self.methods = self._networks.configs, self._networks.methods
 
     def count(self, work: str) -> int:
         """How many lines are measured one by one at each batch size."""
@@ -132,9 +116,8 @@ class Bench:
                         replace(entrant.line, method=line.method, network=line.network)
                         for line in (entrant.line, *entrant.same)
                     ]
-            self._batches.clear()
-            for target in self._targets.values():
-                target.zero_grad(set_to_none=True)
+            self._networks.release()
+            self._networks.restore()
 
     # --- who takes part
 
@@ -146,7 +129,7 @@ class Bench:
                 continue
             name = str(config.method["name"])
             blank = Measurement(name, self.backbone or "-", work, batch_size, self.conditions.image_size)
-            key = self._same_work(at, work)
+            key = self._networks.same_work(at, work)
             if work == FORWARD:
                 blank = replace(blank, network="classifier" if reads_classifier(method) else "plain")
             if key in measured:
@@ -156,14 +139,14 @@ class Bench:
             if work == BOXES:
                 measured[key] = [self._entrant(replace(blank, batch_size=1, dtype="fp64"), at, PLAIN)]
             else:
-                measured[key] = [self._entrant(_under(blank, each), at, each) for each in self.numerics]
+                measured[key] = [self._entrant(under(blank, each), at, each) for each in self.numerics]
             entrants += measured[key]
         return entrants
 
     def _entrant(self, line: Measurement, at: int, numerics: Numerics) -> Entrant:
         nothing = Subject(_nothing, done=True)
         try:
-            parameters, trainable = sizes_of(self._target(at, line.work, PLAIN))
+            parameters, trainable = sizes_of(self._networks.get(at, line.work, PLAIN))
             line = replace(line, parameters=parameters, trainable=trainable)
             if line.work != BOXES and (reason := self._unsupported[numerics.dtype]):
                 return Entrant(replace(line, status=f"not measured: {reason}"), at, numerics, nothing)
@@ -173,39 +156,14 @@ class Bench:
         except Exception as error:  # noqa: BLE001 - images that do not fit, a network that cannot be compiled
             return Entrant(replace(line, status=status_of(error.with_traceback(None))), at, numerics, nothing)
 
-    # --- what is built
-
-    def _target(self, at: int, work: str, numerics: Numerics) -> nn.Module:
-        """The method, or of FORWARD its network, laid out and compiled; number formats share it."""
-        plain_network = work == FORWARD and not reads_classifier(self.methods[at])
-        key = (None if plain_network else at, work == FORWARD, numerics.compile, numerics.channels_last)
-        if key not in self._targets:
-            is_plain = not numerics.compile and not numerics.channels_last
-            method = self.methods[at] if is_plain else _build(self.configs[at], self.conditions)
-            self._targets[key] = network_of(method) if work == FORWARD else method
-            prepare(self._targets[key], numerics)
-        return self._targets[key].to(self.conditions.device)
-
     def _subject(self, at: int, line: Measurement, numerics: Numerics) -> Subject:
         device, size_HW, classes = self.conditions.device, self.conditions.size_HW, self.conditions.num_classes
         if line.work == BOXES:
             images = random_batch(BOXED_IMAGES, size_HW, classes, device)
             return boxes_subject(self.methods[at], images.images_BCHW, images.labels_B, size_HW)
-        key = (line.batch_size, numerics.channels_last)
-        if key not in self._batches:
-            self._batches[key] = random_batch(line.batch_size, size_HW, classes, device, numerics.channels_last)
-        target, train = self._target(at, line.work, numerics), self.configs[at].train
-        return subject_of(target, line.work, self._batches[key], train, numerics)
-
-    def _same_work(self, at: int, work: str) -> Hashable:
-        """Equal for methods that do the very same: FORWARD of equal networks, training of the classifier they share."""
-        method = self.methods[at]
-        shared = work == FORWARD or (work == TRAIN and type(method).training_for(method.backbone) == "classifier")
-        try:
-            network = self._target(at, FORWARD, PLAIN) if shared else None
-        except WsolbenchError:  # told where it is measured
-            network = None
-        return at if network is None else (type(network), sizes_of(network))
+        target, train = self._networks.get(at, line.work, numerics), self.configs[at].train
+        batch = self._networks.batch(line.batch_size, numerics.channels_last)
+        return subject_of(target, line.work, batch, train, numerics)
 
     # --- what is measured
 
@@ -227,36 +185,29 @@ class Bench:
                     entrant.subject = Subject(_nothing, done=True)  # its optimizer would count as the next one's memory
 
     def _measure_alone(self, entrant: Entrant, *, in_company: bool) -> None:
-        """FLOPs, energy and peak memory, with no other network on a CUDA device; what did not fit there is tried again."""
-        conditions, line = self.conditions, entrant.line
+        """FLOPs, energy and peak memory, with no other network on a CUDA device; what did not fit beside others is tried again."""
+        line = entrant.line
         if line.work == BOXES or line.status not in ("ok", "out of memory"):
             return
-        device, cuda = conditions.device, conditions.device.type == "cuda"
-        if line.ok:
-            entrant.line = with_flops(line, self._flops_of(entrant.at, line.work))
-        if cuda:
-            self._batches.clear()
-            for network in (*self.methods, *self._targets.values()):
-                network.zero_grad(set_to_none=True)
-                network.to("cpu")
-            torch.cuda.empty_cache()
-        try:
-            if cuda and in_company and not line.ok:
+        if in_company and not line.ok:
+            self._networks.clear_device()
+            try:
                 entrant.subject = self._subject(entrant.at, line, entrant.numerics)
-                entrant.line = replace(line, status="ok")
-                self._time([entrant], lambda n: None)
-                entrant.line = with_flops(entrant.line, self._flops_of(entrant.at, line.work))
-            if entrant.line.ok:
-                self._measure_energy(entrant)
-                self._measure_memory(entrant)
-        finally:
-            for method in self.methods if cuda else ():
-                method.to(device)
+            except Exception:  # noqa: BLE001 - not even its images fit
+                return
+            entrant.line = replace(line, status="ok")
+            self._time([entrant], lambda n: None)
+        if entrant.line.ok:
+            entrant.line = with_flops(entrant.line, self._flops_of(entrant.at, line.work))
+            self._networks.clear_device()
+            self._measure_energy(entrant)
+            self._networks.clear_device()
+            self._measure_memory(entrant)
 
     def _flops_of(self, at: int, work: str) -> float | None:
         conditions, key = self.conditions, (at, work)
         if key not in self._flops:
-            eager, train = self._target(at, work, PLAIN), self.configs[at].train
+            eager, train = self._networks.get(at, work, PLAIN), self.configs[at].train
             self._flops[key] = flops_per_image(
                 lambda batch: subject_of(eager, work, batch, train),
                 conditions.size_HW,
@@ -285,7 +236,7 @@ class Bench:
         setting = Setting(
             type(self.methods[entrant.at]).__module__,
             config.method["name"],
-            _options(config),
+            options_of(config),
             config.backbone,
             config.train,
             line.work,
@@ -297,64 +248,12 @@ class Bench:
             plain=line.network == "plain",
         )
         if conditions.device.type == "cuda":
-            target = self._target(entrant.at, line.work, entrant.numerics)
+            target = self._networks.get(entrant.at, line.work, entrant.numerics)
             entrant.line = cuda_peak(target, setting, conditions.device).into(line, CUDA_PEAK)
         elif entrant.numerics.compile:
             entrant.line = replace(line, memory_is="not measured: compiling takes most of a process's memory")
         else:
             entrant.line = conditions.peaks.ask(setting).into(line, CPU_PEAK)
-
-
-def _build(config: RunConfig, conditions: Conditions) -> Method:
-    name, options = config.method["name"], _options(config)
-    try:
-        method = create_method(name, num_classes=conditions.num_classes, backbone=config.backbone, **options)
-        return method.to(conditions.device)
-    except WsolbenchError:
-        raise
-    except Exception as error:
-        reason = status_of(error).removeprefix("failed: ")
-        raise WsolbenchError(f"method '{name}' could not be built on backbone '{config.backbone}': {reason}") from error
-
-
-def timed(line: Measurement, subject: Subject) -> Measurement:
-    """The line with what timing found."""
-    if subject.error is not None:
-        status = status_of(subject.error)
-        if line.compiled and status.startswith("failed"):  # compiled, a method may break in its own code
-            status = status.replace("failed", "failed when compiled", 1)
-        return replace(line, status=status)
-    timing = Timing.of(subject.seconds)
-    return replace(line, images_per_second=1000 * line.batch_size / timing.median_ms, **asdict(timing))
-
-
-def with_flops(line: Measurement, flops: float | None) -> Measurement:
-    """The line with the FLOPs of an image and what share of a second's work that makes."""
-    if flops is None or line.images_per_second is None:
-        return replace(line, flops_per_image=flops)
-    return replace(line, flops_per_image=flops, gflops_per_second=flops * line.images_per_second / 1e9)
-
-
-def sizes_of(network: nn.Module) -> tuple[int, int]:
-    """Parameters of a network, and those that are trained."""
-    sizes = [(parameter.numel(), parameter.requires_grad) for parameter in network.parameters()]
-    return sum(n for n, _ in sizes), sum(n for n, learns in sizes if learns)
-
-
-def _is_convolutional(backbone: str | None) -> bool:
-    """Whether there are feature maps to lay out; names that only a method knows count as such."""
-    try:
-        return backbone is not None and family(backbone) != "vit"
-    except WsolbenchError:
-        return True
-
-
-def _under(line: Measurement, numerics: Numerics) -> Measurement:
-    return replace(line, dtype=numerics.dtype.value, compiled=numerics.compile, channels_last=numerics.channels_last)
-
-
-def _options(config: RunConfig) -> dict[str, Any]:
-    return {key: value for key, value in config.method.items() if key != "name"}
 
 
 def _nothing() -> None:

@@ -5,11 +5,13 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
 from wsolbench.errors import UsageError, WsolbenchError
+from wsolbench.numerics import Numerics
+from wsolbench.profile_timing import Subject, Timing, status_of
 
 SUFFIXES = (".csv", ".json")
 
@@ -58,6 +60,29 @@ class Measurement:
         'bf16 compiled'
         """
         return self.dtype + " compiled" * self.compiled + " channels-last" * self.channels_last
+
+
+def timed(line: Measurement, subject: Subject) -> Measurement:
+    """The line with what timing found."""
+    if subject.error is not None:
+        status = status_of(subject.error)
+        if line.compiled and status.startswith("failed"):  # compiled, a method may break in its own code
+            status = status.replace("failed", "failed when compiled", 1)
+        return replace(line, status=status)
+    timing = Timing.of(subject.seconds)
+    return replace(line, images_per_second=1000 * line.batch_size / timing.median_ms, **asdict(timing))
+
+
+def with_flops(line: Measurement, flops: float | None) -> Measurement:
+    """The line with the FLOPs of an image and what share of a second's work that makes."""
+    if flops is None or line.images_per_second is None:
+        return replace(line, flops_per_image=flops)
+    return replace(line, flops_per_image=flops, gflops_per_second=flops * line.images_per_second / 1e9)
+
+
+def under(line: Measurement, numerics: Numerics) -> Measurement:
+    """The line as computed with `numerics`."""
+    return replace(line, dtype=numerics.dtype.value, compiled=numerics.compile, channels_last=numerics.channels_last)
 
 
 def files_of(path: Path) -> tuple[Path, Path]:

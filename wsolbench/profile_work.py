@@ -85,6 +85,12 @@ def network_of(method: Method) -> nn.Module:
     return create_backbone(method.backbone, num_classes=method.num_classes, pretrained=False).to(where)
 
 
+def sizes_of(network: nn.Module) -> tuple[int, int]:
+    """Parameters of a network, and those that are trained."""
+    sizes = [(parameter.numel(), parameter.requires_grad) for parameter in network.parameters()]
+    return sum(n for n, _ in sizes), sum(n for n, learns in sizes if learns)
+
+
 def prepare(target: nn.Module, numerics: Numerics) -> None:
     """Lay a method or a network out and compile it, in place."""
     if isinstance(target, Method):

@@ -80,6 +80,16 @@ class Short(Toy):
         super().__init__(ToyConfig(out_of_memory_at=4), **more)
 
 
+class Crowded(Toy):
+    """Runs out of memory in the first call, as beside others; alone it fits."""
+
+    def localize(self, images_BCHW: Tensor, labels_B: Tensor | None = None) -> Prediction:
+        if not self.seen:
+            self.seen.append(((), False, False))
+            raise torch.OutOfMemoryError("CUDA out of memory.")
+        return super().localize(images_BCHW, labels_B)
+
+
 class Broken(Toy):
     """Raises in every call."""
 
@@ -120,7 +130,7 @@ def toy(**config: Any) -> Toy:
 @contextmanager
 def registered() -> Iterator[None]:
     """Offer the toys inside the block only, as profile-toy, profile-idle, ..., and the data set profile-blind."""
-    for cls in (Toy, Idle, Short, Broken, Stopped):
+    for cls in (Toy, Idle, Short, Crowded, Broken, Stopped):
         register_method(f"profile-{cls.__name__.lower()}")(cls)
     register_dataset("profile-blind")(Blind)
     try:
