@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import argparse
 import os
+import shlex
 import subprocess
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import ModuleType
 from typing import Any, ClassVar
@@ -18,6 +19,7 @@ from wsolbench.cli import build_parser, main, parsers_of
 from wsolbench.config import RunConfig, to_yaml
 from wsolbench.errors import UsageError, WsolbenchError
 from wsolbench.launch_flags import Here, Joblib, Launcher
+from wsolbench.profile import Request
 from wsolbench.registry import DATASETS, METHODS, Entry
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -112,7 +114,7 @@ def stage(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Stage:
     made.replace("backbones", family=made.backbones)
     made.replace("launch", run_by=made.run_by)
     monkeypatch.setattr("wsolbench.leaderboard.render", made.render)  # the rest of it is read by another module
-    made.replace("profile", profile=made.note("profile", 0))
+    made.replace("profile", profile=made.note("profile", 0), Request=Request)
     made.replace("embedded", list_backbones=lambda: ["badges_cnn", "badges_vit.s0"])
     made.replace("pretrain", pretrain=made.note("pretrain", {"path": "weights"}))
     made.replace("contact_sheet", write_contact_sheet=made.note("sheet", Path("sheet.png")))
@@ -148,7 +150,10 @@ def test_the_command_line_is_frozen() -> None:
             "--reported --contradictions --matrix --compare --force"
         ),
         "report": "runs -o --out --images --ids --no-maps",
-        "profile": "--methods --dataset --backbone --device --batch-size --image-size --out",
+        "profile": (
+            "--methods --dataset --backbone --device --batch-size --image-size --out --dtype --compile --channels-last "
+            "--work --classes --seconds --no-memory --results"
+        ),
         "list": "what",
         "data": "",
         "pretrain": "--backbone --seed --scale --out",
@@ -294,6 +299,11 @@ def test_run_repeats_a_config_file(stage: Stage, tmp_path: Path, capsys: pytest.
         ("leaderboard . train.epochs=1", "'wsolbench leaderboard' takes no 'train.epochs=1'"),
         ("profile", "the following arguments are required: --methods"),
         ("profile --methods sat --batch-size 0", "--batch-size 0: expected whole numbers from 1"),
+        ("profile --methods sat --dtype bf61", "unknown number format 'bf61', did you mean 'bf16'?"),
+        ("profile --methods sat --work boxs", "unknown kind of work 'boxs', did you mean 'boxes'?"),
+        ("profile --methods sat --work ,", "name at least one kind of work: forward, localize, boxes, train"),
+        ("profile --methods sat --seconds -1", "--seconds -1.0: expected a number from 0"),
+        ("profile --methods sat --results nowhere", "--results 'nowhere' is no folder of results"),
         ("list method", "unknown kind 'method', did you mean 'methods'?"),
         ("data", "say what to do with a data set: show"),
         ("data chek badges", "invalid choice: 'chek'"),
@@ -359,12 +369,18 @@ def test_leaderboard_shows_what_is_built_as_it_was_asked_for(
 
 
 def test_profile_and_pretrain_pass_on_what_was_asked(stage: Stage, tmp_path: Path) -> None:
-    words = ["profile", "--methods", "sat,cam", "--batch-size", "1,64", "--device", "cpu", "--image-size", "224"]
-    assert main([*words, "--out", str(tmp_path / "p.csv")]) == 0
+    words = ["profile", "--methods", "sat,cam", "--batch-size", "2,64", "--device", "cpu", "--image-size", "224"]
+    more = ["--dtype", "fp32,bf16", "--compile", "--work", "train", "--classes", "200"]
+    assert main([*words, *more, "--out", str(tmp_path / "p.csv")]) == 0
     assert main(["pretrain", "--seed", "3", "--scale", "0.5", "--out", "made"]) == 0
-    expected = {"dataset": "badges", "backbone": None, "device": "cpu", "batch_sizes": [1, 64], "image_size": 224}
+    command = shlex.join(["wsolbench", *words, *more, "--out", str(tmp_path / "p.csv")])
+    asked = Request(["sat", "cam"], device="cpu", batch_sizes=[2, 64], image_size=224, out=tmp_path / "p.csv")
+    asked = replace(asked, dtypes=["fp32", "bf16"], compile=True, works=["train"], classes=200)
+    (_, (request,), _) = stage.calls[0]
+    assert replace(request, command="") == asked
+    assert sorted(shlex.split(request.command)) == sorted(shlex.split(command))
     assert stage.calls == [
-        ("profile", (["sat", "cam"],), {**expected, "out": tmp_path / "p.csv"}),
+        ("profile", (request,), {}),
         ("pretrain", ("badges_cnn", Path("made")), {"seed": 3, "scale": 0.5}),
         ("pretrain", ("badges_vit.s0", Path("made")), {"seed": 3, "scale": 0.5}),
     ]

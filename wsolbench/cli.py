@@ -17,12 +17,12 @@ from functools import partial
 from pathlib import Path
 from typing import NoReturn
 
-from wsolbench import __version__, board_flags, data_verbs, launch_flags, report_flags
+from wsolbench import __version__, board_flags, data_verbs, launch_flags, profile_flags, report_flags
 from wsolbench.atomic import NO_ROOM
 from wsolbench.errors import UsageError, WsolbenchError, unknown
 from wsolbench.formats import FORMATS
 from wsolbench.interrupt import caught, limited, request_of
-from wsolbench.overrides import names_in
+from wsolbench.overrides import integers_in, names_in
 from wsolbench.preflight import check_backbone, check_device, check_writable
 
 Handler = Callable[[argparse.Namespace, list[str]], int]
@@ -236,21 +236,7 @@ def build_parser() -> argparse.ArgumentParser:
 
     report_flags.add_flags(verb("report", report_flags.report, report_flags.SUMMARY, report_flags.EXAMPLE))
 
-    profile = verb(
-        "profile",
-        _profile,
-        "Measure images per second, latency, memory and parameters of methods.",
-        "wsolbench profile --methods cam,center-box --device cpu --batch-size 1,8",
-    )
-    profile.add_argument("--methods", metavar="A,B", required=True, help="names, see 'wsolbench list methods'")
-    profile.add_argument("--dataset", metavar="NAME", default="badges", help="gives classes and size (default: badges)")
-    profile.add_argument("--backbone", metavar="NAME", help="timm or embedded name (default: the recipe's)")
-    profile.add_argument(
-        "--device", metavar="NAME", default="auto", help="auto, cpu, cuda, cuda:1, mps (default: auto)"
-    )
-    profile.add_argument("--batch-size", metavar="1,64", default="1,64", help="default: 1,64")
-    profile.add_argument("--image-size", metavar="N", type=int, help="pixels a side (default: the data set's)")
-    profile.add_argument("--out", metavar="FILE", type=Path, help="also write the figures as CSV")
+    profile_flags.add_flags(verb("profile", profile_flags.profile, profile_flags.SUMMARY, profile_flags.EXAMPLE))
 
     listing = verb("list", _list, "Say what exists, and where it lives.", "wsolbench list methods")
     listing.add_argument("what", nargs="?", metavar="KIND", help=f"{', '.join(KINDS)} (default: all)")
@@ -295,7 +281,7 @@ def _run(arguments: argparse.Namespace, overrides: list[str]) -> int:
             dataset=arguments.dataset or "badges",
             backbone=arguments.backbone,
             protocol=arguments.protocol or "full",
-            seeds=None if arguments.seeds is None else _integers(arguments.seeds, "--seeds", least=0),
+            seeds=None if arguments.seeds is None else integers_in(arguments.seeds, "--seeds", least=0),
             overrides=overrides,
             device=arguments.device,
             root=arguments.root,
@@ -383,24 +369,6 @@ def _leaderboard(arguments: argparse.Namespace, rest: list[str]) -> int:
     return 0
 
 
-def _profile(arguments: argparse.Namespace, rest: list[str]) -> int:
-    batch_sizes = _integers(arguments.batch_size, "--batch-size", least=1)
-    check_device(arguments.device)
-    if arguments.out is not None:
-        check_writable(arguments.out.parent)
-    from wsolbench.profile import profile
-
-    return profile(
-        names_in(arguments.methods),
-        dataset=arguments.dataset,
-        backbone=arguments.backbone,
-        device=arguments.device,
-        batch_sizes=batch_sizes,
-        image_size=arguments.image_size,
-        out=arguments.out,
-    )
-
-
 def _data(arguments: argparse.Namespace, rest: list[str]) -> int:
     known = parsers_of(arguments.parser)
     raise UsageError(f"say what to do with a data set: {', '.join(known)}; see 'wsolbench data --help'")
@@ -436,16 +404,6 @@ def _list(arguments: argparse.Namespace, rest: list[str]) -> int:
         for name, summary, where in rows:
             print(f"  {name:{name_width}}  {summary:{summary_width}}  {where}")
     return 0
-
-
-def _integers(text: str, flag: str, least: int) -> list[int]:
-    """The values of a comma list or range(start,stop)."""
-    from wsolbench.overrides import parse_overrides
-
-    values = parse_overrides([f"{flag.strip('-')}={text}"])[flag.strip("-")].values
-    if not all(type(value) is int and value >= least for value in values):
-        raise UsageError(f"{flag} {text}: expected whole numbers from {least}, e.g. {flag} {least},{least + 1}")
-    return list(values)
 
 
 def _print(text: str | None) -> None:

@@ -34,6 +34,18 @@ def names_in(text: str | None) -> list[str]:
     return list(dict.fromkeys(name.strip() for name in (text or "").split(",") if name.strip()))
 
 
+def integers_in(text: str, flag: str, least: int) -> list[int]:
+    """The values of a flag's comma list or range(start,stop).
+
+    >>> integers_in("range(0,3)", "--seeds", least=0)
+    [0, 1, 2]
+    """
+    values = parse_overrides([f"{flag.strip('-')}={text}"])[flag.strip("-")].values
+    if not all(type(value) is int and value >= least for value in values):
+        raise UsageError(f"{flag} {text}: expected whole numbers from {least}, e.g. {flag} {least},{least + 1}")
+    return list(values)
+
+
 def parse_overrides(texts: Iterable[str]) -> dict[str, Choice]:
     """Choices by key, in the order given.
 

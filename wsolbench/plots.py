@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import statistics
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -35,7 +36,7 @@ from wsolbench.matrix_tables import MatrixOf, dagger, matrices, short
 from wsolbench.metrics.error_classes import ErrorClass
 from wsolbench.protocol_steps import steps_of
 from wsolbench.record import RunRecord
-from wsolbench.standings import ANY_BACKBONE, Column, Group, Row, leading
+from wsolbench.standings import ANY_BACKBONE, Group, Row, leading
 
 Curves: TypeAlias = Mapping[float, npt.NDArray[np.float64]]  # IoU level -> box accuracy [T], a fraction
 
@@ -192,29 +193,45 @@ def protocol_steps(records: Iterable[RunRecord], style: Style | None = None) -> 
 # --- points, matrices, bars --------------------------------------------------------------------------------------------
 
 
+@dataclass(frozen=True)
+class Panel:
+    """One panel of `speed`: images per second and percent of each label."""
+
+    title: str
+    ylabel: str
+    points: Mapping[str, tuple[float, float]]
+
+
 def throughput(groups: Sequence[Group], style: Style | None = None) -> Figure | None:
     """Accuracy against images per second during evaluation: a panel per table, each at its own leading column."""
     panels = []
     for group in groups:
         column = leading(group.columns)
-        rows = [
-            row for row in group.own_rows if column in row.values and row.cost.get("eval_images_per_second") is not None
-        ]
+        rows = [row for row in group.own_rows if column in row.values and "eval_images_per_second" in row.cost]
         if column is not None and rows:
-            panels.append((group, column, rows))
+            points = {
+                row.label: (row.cost["eval_images_per_second"].mean, 100 * row.values[column].mean) for row in rows
+            }
+            ylabel = f"{column.title}{'†' * column.oracle}, %"
+            panels.append(Panel(f"{group.backbone}, {group.protocol}", ylabel, points))
+    return speed(panels, "images/s in evaluation", style or style_of(groups))
+
+
+def speed(panels: Sequence[Panel], xlabel: str, style: Style | None = None) -> Figure | None:
+    """Accuracy against throughput; None without panels."""
     if not panels:
         return None
-    style, labels = style or style_of(groups), sorted({row.label for *_, rows in panels for row in rows})
-    across = min(3, len(panels))
+    labels = sorted({label for panel in panels for label in panel.points})
+    style, across = style or Style(labels), min(3, len(panels))
     figure, axes = _figure(-(-len(panels) // across), across, (3.3, 2.9), legend=len(labels))
-    for ax, (group, column, rows) in zip(axes, panels, strict=False):
-        for row in rows:
-            ax.plot(*_place(row, column), markersize=7, **style.of(row.label) | {"linestyle": ""})
-        _decades(ax, [row.cost["eval_images_per_second"].mean for row in rows])
+    for ax, panel in zip(axes, panels, strict=False):
+        for label, (x, y) in panel.points.items():
+            ax.plot([x], [y], markersize=7, **style.of(label) | {"linestyle": ""})
+        _decades(ax, [x for x, _ in panel.points.values()])
         ax.set_ylim(0, 100)
-        ax.set_xlabel("images/s in evaluation")
-        ax.set_ylabel(f"{column.title}{'†' * column.oracle}, %")
-        ax.set_title(f"{group.backbone}, {group.protocol}", fontsize=10)
+        ax.set_xlabel(xlabel)
+        ax.set_ylabel(panel.ylabel)
+        ax.set_title(panel.title, fontsize=10)
     for ax in axes[len(panels) :]:
         ax.remove()
     _legend(figure, [(label, style.of(label)) for label in labels], lines=False)
@@ -230,10 +247,6 @@ def _decades(ax: Axes, values: Sequence[float]) -> None:
     ax.xaxis.set_major_locator(LogLocator(subs=(1, 3)))
     ax.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.10g}"))
     ax.xaxis.set_minor_formatter(NullFormatter())
-
-
-def _place(row: Row, column: Column) -> tuple[list[float], list[float]]:
-    return [row.cost["eval_images_per_second"].mean], [100 * row.values[column].mean]
 
 
 def protocol_matrix(records: Iterable[RunRecord], metric: str = "GT-known") -> Figure | None:

@@ -1,8 +1,8 @@
-"""Peak memory of one method at one batch size, each measured alone.
+"""Peak memory of one kind of work at one batch size, each measured alone.
 
-CUDA: `max_memory_allocated` with no other method on the device: weights, optimizer state, activations and images, without
+CUDA: `max_memory_allocated` with no other network on the device: weights, optimizer state, activations and images, without
 the context and without what the caching allocator keeps in reserve. CPU: peak resident memory of a process of its own,
-which includes the interpreter and its libraries. Beside either stands the floor: the same figure once the method was built
+which includes the interpreter and its libraries. Beside either stands the floor: the same figure once the network was built
 and before its first call. In one shared process the peak would be that of
 the hungriest call before. A child is forked from a process that has imported torch but computed nothing with it, since
 threads that have once run do not survive a fork.
@@ -16,17 +16,23 @@ import pickle
 import resource
 import subprocess
 import sys
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from types import TracebackType
+from typing import Any, Self
 
 import torch
+from torch import nn
 
-from wsolbench.config import RunConfig, TrainConfig
+from wsolbench.backbones import create_backbone
+from wsolbench.config import TrainConfig
 from wsolbench.errors import WsolbenchError
-from wsolbench.method import Method, create_method
-from wsolbench.profile import Measurement, is_out_of_memory, random_batch, subject_of, synchroniser
+from wsolbench.method import create_method
+from wsolbench.numerics import Numerics
+from wsolbench.profile_device import synchroniser
+from wsolbench.profile_rows import Measurement
+from wsolbench.profile_timing import is_out_of_memory
+from wsolbench.profile_work import FORWARD, PLAIN, network_of, prepare, random_batch, subject_of
 
 CUDA_PEAK = "max_memory_allocated"
 CPU_PEAK = "peak RSS of a process of its own"
@@ -47,6 +53,8 @@ class Setting:
     size_HW: tuple[int, int]
     num_classes: int
     threads: int
+    numerics: Numerics = PLAIN
+    plain: bool = False  # of FORWARD: the network is a plain classifier on the backbone, the method is not built
 
 
 @dataclass(frozen=True)
@@ -57,96 +65,90 @@ class Peak:
     floor: float | None = None
     error: str = ""
 
-
-def memory_peaks(
-    lines: Sequence[Measurement],
-    built: Sequence[tuple[RunConfig, Method]],
-    size_HW: tuple[int, int],
-    num_classes: int,
-    device: torch.device,
-) -> list[Measurement]:
-    """The lines with their peak memory; on devices where none can be measured they come back as they are."""
-    by_name = {(config.method["name"], method.backbone or "-"): (config, method) for config, method in built}
-    pairs = [(line, *by_name[line.method, line.backbone]) for line in lines]
-    if device.type == "cuda":
-        return [_with_peak(line, _cuda_peak(line, config, method, built, size_HW, num_classes, device), CUDA_PEAK)
-                for line, config, method in pairs]  # fmt: skip
-    if device.type != "cpu" or not hasattr(os, "fork"):
-        return list(lines)
-    settings = [
-        Setting(
-            type(method).__module__,
-            config.method["name"],
-            {key: value for key, value in config.method.items() if key != "name"},
-            config.backbone,
-            config.train,
-            line.work,
-            line.batch_size,
-            size_HW,
-            num_classes,
-            torch.get_num_threads(),
-        )
-        for line, config, method in pairs
-    ]
-    return [_with_peak(line, peak, CPU_PEAK) for line, peak in zip(lines, cpu_peaks(settings), strict=True)]
+    def into(self, line: Measurement, what: str) -> Measurement:
+        """The line with this figure."""
+        if self.peak is None:
+            return replace(line, memory_is=f"not measured: {self.error}")
+        return replace(line, peak_memory_mib=self.peak, memory_floor_mib=self.floor, memory_is=what)
 
 
-def _with_peak(line: Measurement, peak: Peak, what: str) -> Measurement:
-    if peak.peak is None:
-        return replace(line, memory_is=f"not measured: {peak.error}")
-    return replace(line, peak_memory_mib=peak.peak, memory_floor_mib=peak.floor, memory_is=what)
-
-
-def _cuda_peak(
-    line: Measurement,
-    config: RunConfig,
-    method: Method,
-    built: Sequence[tuple[RunConfig, Method]],
-    size_HW: tuple[int, int],
-    num_classes: int,
-    device: torch.device,
-) -> Peak:
-    for _, other in built:
-        other.to("cpu")
-    torch.cuda.empty_cache()
-    torch.cuda.reset_peak_memory_stats(device)
+def cuda_peak(target: nn.Module, setting: Setting, device: torch.device) -> Peak:
+    """Peak of a prepared network that is alone on the device."""
+    floor = torch.cuda.memory_allocated(device)
     try:
-        method.to(device)
-        floor = torch.cuda.memory_allocated(device)
-        batch = random_batch(line.batch_size, size_HW, num_classes, device)
-        subject = subject_of(method, line.work, batch, config.train)
-        for _ in range(CALLS):
+        batch = random_batch(
+            setting.batch_size, setting.size_HW, setting.num_classes, device, setting.numerics.channels_last
+        )
+        subject = subject_of(target, setting.work, batch, setting.train, setting.numerics)
+        for call in range(1 + CALLS):
             subject.prepare()
+            if call == 1:  # the first call may compile, and search for the fastest convolution
+                torch.cuda.reset_peak_memory_stats(device)
             subject.call()
         synchroniser(device)()
         return Peak(torch.cuda.max_memory_allocated(device) / 2**20, floor / 2**20)
     except Exception as error:  # noqa: BLE001 - the reason goes into the table
-        return Peak(error="out of memory" if is_out_of_memory(error) else f"{type(error).__name__}: {error}")
+        return _failed(error)
     finally:
-        method.zero_grad(set_to_none=True)
+        target.zero_grad(set_to_none=True)
 
 
-def cpu_peaks(settings: Sequence[Setting]) -> list[Peak]:
-    """Peak resident memory of each setting, in one helper process that forks a child for each."""
-    path = os.pathsep.join(dict.fromkeys(entry or os.getcwd() for entry in sys.path))
-    done = subprocess.run(
-        [sys.executable, "-c", "from wsolbench.profile_memory import serve; serve()"],
-        input=pickle.dumps(list(settings)),
-        stdout=subprocess.PIPE,
-        env=os.environ | {"PYTHONPATH": path},
-        check=False,
-    )
-    if done.returncode != 0:
-        raise WsolbenchError(f"the process that measures memory ended with status {done.returncode}")
-    peaks: list[Peak] = pickle.loads(done.stdout)
-    return peaks
+class PeakServer:
+    """A helper process that forks a child for each setting; started by the first question, ended with the block."""
+
+    def __init__(self) -> None:
+        self._process: subprocess.Popen[bytes] | None = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._process is None:
+            return
+        if error is not None:
+            self._process.kill()
+        try:
+            self._process.communicate()
+        except BrokenPipeError:  # it ended by itself
+            self._process.wait()
+
+    def ask(self, setting: Setting) -> Peak:
+        """Peak resident memory of one setting on the CPU.
+
+        Raises:
+            WsolbenchError: the helper itself ended; a child that ends is an answer.
+        """
+        if self._process is None:
+            path = os.pathsep.join(dict.fromkeys(entry or os.getcwd() for entry in sys.path))
+            self._process = subprocess.Popen(
+                [sys.executable, "-c", "from wsolbench.profile_memory import serve; serve()"],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                env=os.environ | {"PYTHONPATH": path},
+            )
+        assert self._process.stdin is not None
+        assert self._process.stdout is not None
+        try:
+            self._process.stdin.write(pickle.dumps(setting))
+            self._process.stdin.flush()
+            peak: Peak = pickle.load(self._process.stdout)
+        except (EOFError, BrokenPipeError) as error:
+            status = self._process.wait()
+            raise WsolbenchError(f"the process that measures memory ended with status {status}") from error
+        return peak
 
 
 def serve() -> None:
-    """Body of the helper process: settings on stdin, peaks on stdout."""
-    settings: list[Setting] = pickle.loads(sys.stdin.buffer.read())
-    peaks = [_in_child(setting) for setting in settings]
-    sys.stdout.buffer.write(pickle.dumps(peaks))
+    """Body of the helper process: settings on stdin, a peak on stdout for each, until stdin is closed."""
+    while True:
+        try:
+            setting: Setting = pickle.load(sys.stdin.buffer)
+        except (EOFError, KeyboardInterrupt):  # Ctrl-C reaches all processes of a terminal; the parent tells of it
+            return
+        sys.stdout.buffer.write(pickle.dumps(_in_child(setting)))
+        sys.stdout.buffer.flush()
 
 
 def _in_child(setting: Setting) -> Peak:
@@ -172,18 +174,36 @@ def _peak(setting: Setting) -> Peak:
     try:
         importlib.import_module(setting.module)
         torch.set_num_threads(setting.threads)
-        method = create_method(
-            setting.method, num_classes=setting.num_classes, backbone=setting.backbone, **setting.options
-        )
+        target = _target(setting)
+        prepare(target, setting.numerics)
         floor = _peak_rss_mib()
-        batch = random_batch(setting.batch_size, setting.size_HW, setting.num_classes, torch.device("cpu"))
-        subject = subject_of(method, setting.work, batch, setting.train)
+        batch = random_batch(
+            setting.batch_size,
+            setting.size_HW,
+            setting.num_classes,
+            torch.device("cpu"),
+            setting.numerics.channels_last,
+        )
+        subject = subject_of(target, setting.work, batch, setting.train, setting.numerics)
         for _ in range(CALLS):
             subject.prepare()
             subject.call()
         return Peak(_peak_rss_mib(), floor)
     except Exception as error:  # noqa: BLE001 - the reason goes into the table
-        return Peak(error="out of memory" if is_out_of_memory(error) else f"{type(error).__name__}: {error}")
+        return _failed(error)
+
+
+def _target(setting: Setting) -> nn.Module:
+    if setting.plain and setting.backbone is not None:
+        return create_backbone(setting.backbone, num_classes=setting.num_classes, pretrained=False)
+    method = create_method(
+        setting.method, num_classes=setting.num_classes, backbone=setting.backbone, **setting.options
+    )
+    return network_of(method) if setting.work == FORWARD else method
+
+
+def _failed(error: Exception) -> Peak:
+    return Peak(error="out of memory" if is_out_of_memory(error) else f"{type(error).__name__}: {error}")
 
 
 def _peak_rss_mib() -> float:

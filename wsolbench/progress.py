@@ -22,7 +22,16 @@ class _Rate(ProgressColumn):
     """Units a second."""
 
     def render(self, task: Task) -> Text:
-        return Text("" if task.speed is None else f"{task.speed:.0f} {task.fields['unit']}/s", style="cyan")
+        return Text("" if task.speed is None else f"{_plain(task.speed)} {task.fields['unit']}/s", style="cyan")
+
+
+def _plain(speed: float) -> str:
+    """A rate without digits nobody reads; slow work keeps two.
+
+    >>> _plain(1234.5), _plain(0.123)
+    ('1234', '0.12')
+    """
+    return f"{speed:.0f}" if speed >= 10 else f"{speed:.2g}"
 
 
 class Reporter:
