@@ -24,6 +24,7 @@ from wsolbench.rundir import RunDirectory, digest, file_sha256, plain, run_path
 from wsolbench.search_space import Search, open_search, untuned_name
 from wsolbench.selectors import LAST, PSEUDO, Selector, Settings, parse_checkpoint, parse_threshold
 from wsolbench.subsets import Chosen, choose_images, protocol_name
+from wsolbench.track import check_tracker
 
 
 @dataclass
@@ -114,6 +115,7 @@ class Job:
 def open_job(config: RunConfig, session: Session) -> Job:
     """Resolve every name, open the data, draw the images; `UsageError` if something does not exist or fit."""
     check_protocol(config.protocol)
+    check_tracker(config.track)
     if config.search.trials is not None:
         config = replace(config, protocol=replace(config.protocol, name=untuned_name(config.protocol.name)))
     device = resolve_device(config.device)
