@@ -10,12 +10,12 @@ import os
 from collections.abc import Mapping
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any, Protocol
-
-import numpy as np
-import numpy.typing as npt
+from typing import TYPE_CHECKING, Any, Protocol
 
 from wsolbench.errors import UsageError, unknown
+
+if TYPE_CHECKING:  # the command line asks here before anything heavy is imported
+    from wsolbench.overlays import Pixels
 
 INSTALL = {"tensorboard": "pip install 'wsolbench[track]'", "wandb": "pip install wandb"}
 
@@ -26,7 +26,7 @@ class Tracker(Protocol):
     def scalars(self, step: int, values: Mapping[str, float]) -> None:
         """Numbers after so many optimizer steps; a name may hold slashes, which group."""
 
-    def picture(self, step: int, name: str, image_HW3: npt.NDArray[np.uint8]) -> None:
+    def picture(self, step: int, name: str, image_HW3: Pixels) -> None:
         """RGB pixels."""
 
     def close(self) -> None:
@@ -75,7 +75,7 @@ class _TensorBoard:
             self._writer.add_scalar(name, value, step)
         self._writer.flush()
 
-    def picture(self, step: int, name: str, image_HW3: npt.NDArray[np.uint8]) -> None:
+    def picture(self, step: int, name: str, image_HW3: Pixels) -> None:
         self._writer.add_image(name, image_HW3, step, dataformats="HWC")
         self._writer.flush()
 
@@ -106,7 +106,7 @@ class _WandB:
     def scalars(self, step: int, values: Mapping[str, float]) -> None:
         self._run.log(dict(values), step=step)
 
-    def picture(self, step: int, name: str, image_HW3: npt.NDArray[np.uint8]) -> None:
+    def picture(self, step: int, name: str, image_HW3: Pixels) -> None:
         self._run.log({name: self._package.Image(image_HW3)}, step=step)
 
     def close(self) -> None:
