@@ -14,12 +14,12 @@ METHODS := cam,gradcam,tscam,sat,attention,center-box,full-image
 # Tests run in few processes of one thread each: more threads than cores make every one of them slower.
 ONE_THREAD := OMP_NUM_THREADS=1
 
-.PHONY: run test check format lint types bench test-oldest
+.PHONY: run test check format lint types bench test-oldest browser
 
 run: $(STAMP)
 	$(BIN)/wsolbench run --methods $(METHODS) --dataset badges
 
-test: $(STAMP)
+test: $(STAMP) browser
 	$(ONE_THREAD) $(BIN)/python -m pytest -n $(WORKERS)
 
 check: lint types test
@@ -35,13 +35,17 @@ lint: $(STAMP)
 types: $(STAMP)
 	$(BIN)/mypy
 
+# Chromium for the tests of the report's page, where it can be had without asking anyone; they are skipped elsewhere.
+browser:
+	@sh tests/support/get_chromium.sh </dev/null
+
 bench: $(STAMP)
 	$(ONE_THREAD) $(BIN)/python -m pytest -o addopts="--import-mode=importlib --strict-markers" --benchmark-only tests/benchmarks
 
 $(STAMP):
 	@$(PYTHON) -c "import sys; sys.exit(sys.version_info < (3, 11) and 'wsolbench needs Python 3.11 or newer, name one: make PYTHON=python3.12')"
 	$(PYTHON) -m venv $(VENV_FLAGS) $(VENV)
-	$(BIN)/python -m pip install --quiet --editable ".[dev]"
+	$(BIN)/python -m pip install --quiet --editable ".[dev,browser]"
 	rm -f $(VENV)/.made-*
 	touch $@
 

@@ -140,7 +140,8 @@ def test_the_command_line_is_frozen() -> None:
 
     verbs = parsers_of(build_parser())
     frozen = {
-        "run": "--methods --dataset --root --backbone --protocol --seeds --device --out --search --search-by --config --rerun --max-time",
+        "run": "--methods --dataset --root --backbone --protocol --seeds --device --out --search --search-by --track "
+        "--config --rerun --max-time",
         "evaluate": (
             "--maps --dataset --root --split --logits --map-kind --convention --geometry --interval --contours "
             "--name --backbone --val-maps --out --rerun --max-time"

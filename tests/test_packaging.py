@@ -94,7 +94,7 @@ def test_continuous_integration_runs_the_command_of_the_readme() -> None:
 
 
 @pytest.mark.skipif(shutil.which("make") is None, reason="make is not installed")
-@pytest.mark.parametrize("verb", ["run", "test", "check", "lint", "types", "bench", "test-oldest"])
+@pytest.mark.parametrize("verb", ["run", "test", "check", "lint", "types", "bench", "test-oldest", "browser"])
 def test_make_knows_the_verb(verb: str) -> None:
     """Dry, so that nothing is installed."""
     done = subprocess.run(["make", "-n", verb], check=False, cwd=ROOT, capture_output=True, text=True)

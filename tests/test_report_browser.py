@@ -1,7 +1,7 @@
 """The page in a real browser: it sorts, filters and searches, says nothing to the console, asks the network for nothing.
 
-Needs Chromium with its driver (Debian: `apt-get install chromium chromium-driver`) and selenium; the check with axe-core needs
-its file from one of the packages that carry it. All of it is skipped, with the reason, where that is missing.
+Needs Chromium with its driver and the extra `browser` (selenium, and axe-core's file): `make test` installs them where it can.
+All of it is skipped, with the reason, where something is missing or Chromium does not start.
 """
 
 from __future__ import annotations
@@ -9,35 +9,28 @@ from __future__ import annotations
 import importlib.util
 import json
 import os
-import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+from browsers import NotThere, start
 from report_cases import HOSTILE, write_case
 
 from wsolbench.report import write_report
 
-webdriver = pytest.importorskip("selenium.webdriver", reason="selenium is not installed: pip install selenium")
+pytest.importorskip("selenium.webdriver", reason="selenium is not installed: pip install '.[browser]'")
 WebDriverWait = pytest.importorskip("selenium.webdriver.support.ui").WebDriverWait
 
-AXE = "axe_playwright_python"  # carries axe.min.js (MPL 2.0)
-
-
-def chromium() -> tuple[str, str]:
-    browser = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
-    driver = shutil.which("chromedriver")
-    if browser is None or driver is None:
-        pytest.skip("no Chromium with its driver on this machine: apt-get install chromium chromium-driver")
-    return browser, driver
+AXE = ("axe_playwright_python", "axe_core_python")  # packages that carry axe.min.js (MPL 2.0), the newer first
 
 
 def axe() -> str:
-    spec = importlib.util.find_spec(AXE)
-    for folder in (spec and spec.submodule_search_locations) or ():
-        return Path(folder, "axe.min.js").read_text(encoding="utf-8")
-    pytest.skip("axe-core is not at hand: pip install axe-playwright-python")
+    for package in AXE:
+        spec = importlib.util.find_spec(package)
+        for folder in (spec and spec.submodule_search_locations) or ():
+            return Path(folder, "axe.min.js").read_text(encoding="utf-8")
+    pytest.skip("axe-core is not at hand: pip install '.[browser]'")
 
 
 @pytest.fixture(scope="module")
@@ -57,14 +50,11 @@ def page(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def browser() -> Iterator[Any]:
-    binary, driver = chromium()
-    options = webdriver.ChromeOptions()
-    for flag in ("--headless=new", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage"):
-        options.add_argument(flag)
-    options.binary_location = binary
-    options.set_capability("goog:loggingPrefs", {"browser": "ALL", "performance": "ALL"})
-    made = webdriver.Chrome(options=options, service=webdriver.ChromeService(driver))
+def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
+    try:
+        made = start(tmp_path_factory.mktemp("profile"))
+    except NotThere as error:
+        pytest.skip(str(error))
     yield made
     made.quit()
 

@@ -24,6 +24,7 @@ from wsolbench.formats import FORMATS
 from wsolbench.interrupt import caught, limited, request_of
 from wsolbench.overrides import integers_in, names_in
 from wsolbench.preflight import check_backbone, check_device, check_writable
+from wsolbench.track import check_tracker
 
 Handler = Callable[[argparse.Namespace, list[str]], int]
 
@@ -166,6 +167,7 @@ def build_parser() -> argparse.ArgumentParser:
     run.add_argument(
         "--search-by", metavar="NAME", help="who chooses among them (default: the protocol's, else val-boxes)"
     )
+    run.add_argument("--track", metavar="NAME", help="tensorboard or wandb: watch the runs (default: nowhere)")
     run.add_argument("--config", metavar="FILE", help="repeat the run that wrote this config.yaml")
     run.add_argument("--rerun", action="store_true", help="run again what is already done")
     run.add_argument("--max-time", metavar="TIME", help=MAX_TIME)
@@ -270,7 +272,11 @@ def _run(arguments: argparse.Namespace, overrides: list[str]) -> int:
                 raise UsageError(f"--config repeats a run as it was: leave out --{flag}, or leave out --config")
         if overrides:
             raise UsageError(f"--config repeats a run as it was: leave out '{overrides[0]}', or leave out --config")
-        configs = [repeat(arguments.config, device=arguments.device, root=arguments.root, out=arguments.out)]
+        configs = [
+            repeat(
+                arguments.config, device=arguments.device, root=arguments.root, out=arguments.out, track=arguments.track
+            )
+        ]
     else:
         if not names_in(arguments.methods):
             from wsolbench.registry import list_methods
@@ -288,6 +294,7 @@ def _run(arguments: argparse.Namespace, overrides: list[str]) -> int:
             out=arguments.out,
             search=arguments.search,
             search_by=arguments.search_by,
+            track=arguments.track,
             say=lambda sentence: print(sentence, file=sys.stderr),
         )
     for out in sorted({config.out for config in configs}):
@@ -297,6 +304,8 @@ def _run(arguments: argparse.Namespace, overrides: list[str]) -> int:
             check_device(device)
     for backbone in sorted({config.backbone for config in configs if config.backbone}):
         check_backbone(backbone)
+    for tracker in {config.track for config in configs}:
+        check_tracker(tracker)
 
     from wsolbench.launch import run_by
     from wsolbench.leaderboard import render

@@ -28,6 +28,7 @@ FLAG_OF = {
     "out": "--out",
     "search.trials": "--search",
     "search.by": "--search-by",
+    "track": "--track",
 }
 SECTIONS = ("method", "dataset", "protocol", "train", "evaluate", "data", "search")
 
@@ -45,6 +46,7 @@ def expand(
     out: str | None = None,
     search: int | None = None,
     search_by: str | None = None,
+    track: str | None = None,
     say: Callable[[str], None] = lambda sentence: None,
 ) -> list[RunConfig]:
     """Compose one `RunConfig` per point of methods x backbones x protocols x sweeps x seeds, without repetitions.
@@ -57,6 +59,7 @@ def expand(
         overrides: `key=value` in Hydra's grammar; they win over recipes, which win over defaults.
         search: trials of the hyper-parameter search of every run; None: no search.
         search_by: who chooses among them, see `wsolbench.selectors.parse_search`.
+        track: where the runs can be watched, see `wsolbench.track`; None: nowhere.
         say: is told to which methods a `method.key=value` applies.
 
     Raises:
@@ -70,7 +73,7 @@ def expand(
     dataset_class = DATASETS.get(dataset)
     choices = parse_overrides(overrides)
     flags: dict[str, object] = {"seed": seeds, "backbone": backbone, "device": device, "root": root, "out": out}
-    flags |= {"search.trials": search, "search.by": search_by}
+    flags |= {"search.trials": search, "search.by": search_by, "track": track}
     for key, value in flags.items():
         if value is not None and key in choices:
             raise UsageError(f"{FLAG_OF[key]} and '{choices[key].text}' contradict each other: give one of them")
@@ -113,14 +116,23 @@ def dataset_options(dataset: str, overrides: Sequence[str]) -> dict[str, Any]:
     return {key.removeprefix("dataset."): choice.values[0] for key, choice in choices.items()}
 
 
-def repeat(path: str, *, device: str | None = None, root: str | None = None, out: str | None = None) -> RunConfig:
+def repeat(
+    path: str,
+    *,
+    device: str | None = None,
+    root: str | None = None,
+    out: str | None = None,
+    track: str | None = None,
+) -> RunConfig:
     """The run whose `config.yaml` lies at `path`, on this machine's device and paths where they are given."""
     try:
         text = Path(path).read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
         raise UsageError(f"'{path}' cannot be read: {getattr(error, 'strerror', None) or error}") from error
     given: dict[str, Any] = {
-        key: value for key, value in {"device": device, "root": root, "out": out}.items() if value is not None
+        key: value
+        for key, value in {"device": device, "root": root, "out": out, "track": track}.items()
+        if value is not None
     }
     return dataclasses.replace(from_yaml(text, path), **given)
 

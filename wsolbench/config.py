@@ -140,6 +140,7 @@ class RunConfig:
     device: str = "auto"
     root: str | None = None  # where the data set lies
     out: str = "results"  # runs are written below out/runs
+    track: str | None = None  # where the run can be watched (wsolbench.track)
     experiment: str | None = None  # the recipe file the values came from
     recipe: str | None = None  # and its variant, e.g. paper; None: what the authors' code does
 

@@ -36,6 +36,7 @@ from wsolbench.selectors import PSEUDO, Checkpoint, Threshold, choose_checkpoint
 from wsolbench.snapshots import Evaluator, open_checkpoints
 from wsolbench.subsets import subset_content
 from wsolbench.training import Trained, create, train
+from wsolbench.watch import watching
 
 Status = Literal["done", "skipped", "failed", "submitted"]  # submitted: to a queue, by `launch=slurm`
 
@@ -170,7 +171,7 @@ def _carry_out(job: Job, session: Session, about: dict[str, Any], rerun: bool, s
         cells += outcomes.cells(reader)
     found = config.search.found
     speed = {"eval_images_per_second": evaluated["test"].images_per_second}
-    return RunRecord(
+    record = RunRecord(
         method=config.method["name"],
         dataset=config.dataset["name"],
         backbone=job.backbone or "-",
@@ -197,6 +198,10 @@ def _carry_out(job: Job, session: Session, about: dict[str, Any], rerun: bool, s
         errors=judged["test"].error_counts(),
         matrix=matrix,
     )
+    with watching(job, method, folder, session) as watch:
+        if watch is not None:
+            watch.result(record)
+    return record
 
 
 @contextmanager

@@ -8,7 +8,7 @@ import pickle
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
@@ -26,6 +26,9 @@ from wsolbench.progress import Reporter
 from wsolbench.protocol import TrainingPlan
 from wsolbench.rundir import write_text
 from wsolbench.stepping import Losses, Place, StepCheck, Stepper
+
+if TYPE_CHECKING:
+    from wsolbench.watch import Watch
 
 SAVE_SECONDS = 5.0  # least time between two saved states
 SAVE_SHARE = 0.05  # and saving takes at most this share of the training time
@@ -45,11 +48,12 @@ def fit(
     folder: Path,
     reporter: Reporter,
     at_step: Callable[[int], None] | None = None,
+    watch: Watch | None = None,
 ) -> None:
     """Train for `plan.steps` optimizer steps, from the state saved in `folder` if there is one.
 
     Leaves `train.jsonl`, and `state.pt` while unfinished. On Ctrl-C the state after the last whole step is saved. `at_step` is
-    told how many steps were taken, at the beginning (or where it is taken up) and after every one.
+    told how many steps were taken, at the beginning (or where it is taken up) and after every one; `watch` of every line.
 
     Raises:
         WsolbenchError: the loss is not finite. On a CPU nothing is learned from that step, and the state before it is
@@ -62,7 +66,7 @@ def fit(
     state = _State(folder / "state.pt", method, optimizer, stepper.scaler)
     step = state.load()
     check = StepCheck(device, reporter.message, stepper.scaler.get_scale() if stepper.scaler.is_enabled() else None)
-    log = _Log(folder / "train.jsonl", plan, state.sums)
+    log = _Log(folder / "train.jsonl", plan, state.sums, watch)
     log.cut_back(step)
     if at_step is not None:
         at_step(step)
@@ -130,8 +134,8 @@ def training_cost(folder: Path) -> dict[str, float | None]:
 class _Log:
     """`train.jsonl`: one line per pass; `sums` is what has run up since the last line, and travels with the state."""
 
-    def __init__(self, path: Path, plan: TrainingPlan, sums: dict[str, float]) -> None:
-        self.path, self.plan, self.sums = path, plan, sums
+    def __init__(self, path: Path, plan: TrainingPlan, sums: dict[str, float], watch: Watch | None = None) -> None:
+        self.path, self.plan, self.sums, self.watch = path, plan, sums, watch
         self.every = min(plan.steps_per_epoch, max(1, math.ceil(plan.steps / LINES)))
         self.clock = time.perf_counter()
         self.totals: dict[str, Tensor] = {}  # on the device: what `sums` will hold of the losses once it is settled
@@ -144,6 +148,9 @@ class _Log:
             lines = self.path.read_text(encoding="utf-8").splitlines(keepends=True)
             kept = [line for line in lines if line.endswith("\n") and json.loads(line)["step"] <= step]
             write_text(self.path, "".join(kept))
+        if self.watch is not None:
+            self.watch.begin(step)
+            self.clock = time.perf_counter()
 
     def add(self, losses: Losses, images: int) -> None:
         """Count a step. Losses are summed on the device, in float64 where it has that, and read by `settle`."""
@@ -197,6 +204,9 @@ class _Log:
             "images_per_second": round(self.sums["images"] / max(self.sums["seconds"], 1e-9), 2),
         }
         append(self.path, json.dumps(line) + "\n")
+        if self.watch is not None:
+            self.watch.line(line)
+            self.clock = time.perf_counter()  # watching is no training
         self.sums.clear()
         self.totals.clear()
 

@@ -9,7 +9,15 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-IDLE = ("out", "root", "device", "experiment", "recipe", "checkpoint")  # top-level keys that cannot change a number
+IDLE = (
+    "out",
+    "root",
+    "device",
+    "experiment",
+    "recipe",
+    "checkpoint",
+    "track",
+)  # top-level keys that cannot change a number
 STATED = ("data", "search")  # top-level keys whose consequences are in the identity, e.g. which images, not who chose
 YOUNG = (  # keys that older runs do not know: their hashes hold at the default
     ("evaluate", "convention", "reference"),

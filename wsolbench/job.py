@@ -24,6 +24,7 @@ from wsolbench.rundir import RunDirectory, digest, file_sha256, plain, run_path
 from wsolbench.search_space import Search, open_search, untuned_name
 from wsolbench.selectors import LAST, PSEUDO, Selector, Settings, parse_checkpoint, parse_threshold
 from wsolbench.subsets import Chosen, choose_images, protocol_name
+from wsolbench.track import check_tracker
 
 
 @dataclass
@@ -117,6 +118,7 @@ def open_job(config: RunConfig, session: Session, device: torch.device | None = 
     A `device` that is given is another machine's: it is not looked for here.
     """
     check_protocol(config.protocol)
+    check_tracker(config.track)
     if config.search.trials is not None:
         config = replace(config, protocol=replace(config.protocol, name=untuned_name(config.protocol.name)))
     device = device or resolve_device(config.device)

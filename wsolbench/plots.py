@@ -1,7 +1,7 @@
 """Figures for papers and pages, from records and stored outcomes alone: no image, no weights, no second evaluation.
 
 Each function returns a matplotlib `Figure`, or None where the runs do not hold what it shows; `save` writes it as PNG, PDF
-or SVG. A method keeps its colour and mark in all figures that share a `Style`. Colours: Okabe and Ito (2008), told apart
+or SVG; `narrow` draws panels below each other, for a phone. A method keeps its colour and mark in all figures that share a `Style`. Colours: Okabe and Ito (2008), told apart
 by colour-blind eyes; cividis in heat maps; marks and dashes tell the same without colour.
 
     from wsolbench import plots
@@ -52,6 +52,7 @@ _ERRORS = {  # colour and hatch
     ErrorClass.WRONG_CLASS: ("#999999", "--"),
 }
 GRID = threshold_grid(0.01)  # MaxBoxAcc's thresholds
+NARROW = 3.4  # inches of a panel for a phone
 
 
 class Style:
@@ -96,7 +97,7 @@ def curves_of(levels: Levels) -> Curves:
 
 
 def box_accuracy(
-    group: Group, curves: Callable[[RunRecord], Curves | None], style: Style | None = None
+    group: Group, curves: Callable[[RunRecord], Curves | None], style: Style | None = None, *, narrow: bool = False
 ) -> Figure | None:
     """Box accuracy over thresholds, a panel per IoU level: the mean over seeds, and the range where they differ.
 
@@ -110,7 +111,7 @@ def box_accuracy(
             drawn.append((row.label, found))
     if not drawn:
         return None
-    figure, axes = _figure(1, len(IOUS), (3.1, 2.9), legend=len(drawn), sharey=True)
+    figure, axes = _figure(len(IOUS), (3.1, 2.9), narrow, legend=len(drawn), sharey=True)
     for ax, iou in zip(axes, IOUS, strict=True):
         for label, found in drawn:
             stack = 100 * np.stack([known[iou] for _, known in found])
@@ -127,7 +128,7 @@ def box_accuracy(
         ax.set_xlabel("threshold")
         ax.set_xlim(0, 1)
         ax.set_ylim(0, 100)
-    axes[0].set_ylabel("box accuracy, %")
+    _ylabel(axes, "box accuracy, %")
     _legend(figure, [(label, style.of(label)) for label, _ in drawn])
     return figure
 
@@ -137,7 +138,7 @@ def chosen_threshold(record: RunRecord) -> float | None:
     return next((c.threshold for c in record.cells if c.metric == "GT-known" and c.convention == "reference"), None)
 
 
-def few_shot(records: Iterable[RunRecord], style: Style | None = None) -> Figure | None:
+def few_shot(records: Iterable[RunRecord], style: Style | None = None, *, narrow: bool = False) -> Figure | None:
     """GT-known@val on test over training images per class: a panel per backbone and budget, ± one deviation over seeds."""
     budgets = few_shot_points(records)
     panels = [(name, backbone) for name in BUDGETS for backbone in sorted({key[1] for key in budgets[name]})]
@@ -146,7 +147,7 @@ def few_shot(records: Iterable[RunRecord], style: Style | None = None) -> Figure
     shots = [*sorted({at for points in budgets.values() for values in points.values() for at in values if at}), 0]
     methods = sorted({method for points in budgets.values() for method, _ in points})
     style = style or Style(methods)
-    figure, axes = _figure(1, len(panels), (3.9, 3.0), legend=len(methods), sharey=True)
+    figure, axes = _figure(len(panels), (3.9, 3.0), narrow, legend=len(methods), sharey=True)
     for ax, (name, backbone) in zip(axes, panels, strict=True):
         for (method, of), values in sorted(budgets[name].items()):
             if of == backbone:
@@ -155,12 +156,12 @@ def few_shot(records: Iterable[RunRecord], style: Style | None = None) -> Figure
         ax.set_xlabel("training images per class")
         ax.set_title(f"{backbone}, {name}", fontsize=10)
         ax.set_ylim(0, 100)
-    axes[0].set_ylabel("GT-known@val on test, %")
+    _ylabel(axes, "GT-known@val on test, %")
     _legend(figure, [(method, style.of(method)) for method in methods])
     return figure
 
 
-def protocol_steps(records: Iterable[RunRecord], style: Style | None = None) -> Figure | None:
+def protocol_steps(records: Iterable[RunRecord], style: Style | None = None, *, narrow: bool = False) -> Figure | None:
     """How far GT-known Loc falls from one protocol to the next, from runs of `--protocol matrix`; a panel per backbone."""
     groups = [
         group for group in summarise(record for record in records if record.matrix) if group.backbone != ANY_BACKBONE
@@ -177,15 +178,15 @@ def protocol_steps(records: Iterable[RunRecord], style: Style | None = None) -> 
                 points.setdefault((row.backbone, row.label), {})[at] = found
     backbones, methods = sorted({backbone for backbone, _ in points}), sorted({method for _, method in points})
     style = style or Style(methods)
-    figure, axes = _figure(1, len(backbones), (5.2, 3.2), legend=len(methods), sharey=True)
+    figure, axes = _figure(len(backbones), (5.2, 3.2), narrow, legend=len(methods), sharey=True)
     for ax, backbone in zip(axes, backbones, strict=True):
         for (of, method), values in sorted(points.items()):
             if of == backbone:
                 _line(ax, values, style.of(method))
-        ax.set_xticks(range(len(steps)), [step.label for step in steps], fontsize=8)
+        ax.set_xticks(range(len(steps)), [step.label for step in steps], fontsize=6 if narrow else 8)
         ax.set_title(backbone, fontsize=10)
         ax.set_ylim(0, 100)
-    axes[0].set_ylabel("GT-known Loc on test, %")
+    _ylabel(axes, "GT-known Loc on test, %")
     _legend(figure, [(method, style.of(method)) for method in methods])
     return figure
 
@@ -202,7 +203,7 @@ class Panel:
     points: Mapping[str, tuple[float, float]]
 
 
-def throughput(groups: Sequence[Group], style: Style | None = None) -> Figure | None:
+def throughput(groups: Sequence[Group], style: Style | None = None, *, narrow: bool = False) -> Figure | None:
     """Accuracy against images per second during evaluation: a panel per table, each at its own leading column."""
     panels = []
     for group in groups:
@@ -214,17 +215,17 @@ def throughput(groups: Sequence[Group], style: Style | None = None) -> Figure | 
             }
             ylabel = f"{column.title}{'†' * column.oracle}, %"
             panels.append(Panel(f"{group.backbone}, {group.protocol}", ylabel, points))
-    return speed(panels, "images/s in evaluation", style or style_of(groups))
+    return speed(panels, "images/s in evaluation", style or style_of(groups), narrow=narrow)
 
 
-def speed(panels: Sequence[Panel], xlabel: str, style: Style | None = None) -> Figure | None:
+def speed(panels: Sequence[Panel], xlabel: str, style: Style | None = None, *, narrow: bool = False) -> Figure | None:
     """Accuracy against throughput; None without panels."""
     if not panels:
         return None
     labels = sorted({label for panel in panels for label in panel.points})
-    style, across = style or Style(labels), min(3, len(panels))
-    figure, axes = _figure(-(-len(panels) // across), across, (3.3, 2.9), legend=len(labels))
-    for ax, panel in zip(axes, panels, strict=False):
+    style = style or Style(labels)
+    figure, axes = _figure(len(panels), (3.3, 2.9), narrow, legend=len(labels))
+    for ax, panel in zip(axes, panels, strict=True):
         for label, (x, y) in panel.points.items():
             ax.plot([x], [y], markersize=7, **style.of(label) | {"linestyle": ""})
         _decades(ax, [x for x, _ in panel.points.values()])
@@ -232,8 +233,6 @@ def speed(panels: Sequence[Panel], xlabel: str, style: Style | None = None) -> F
         ax.set_xlabel(xlabel)
         ax.set_ylabel(panel.ylabel)
         ax.set_title(panel.title, fontsize=10)
-    for ax in axes[len(panels) :]:
-        ax.remove()
     _legend(figure, [(label, style.of(label)) for label in labels], lines=False)
     return figure
 
@@ -249,41 +248,38 @@ def _decades(ax: Axes, values: Sequence[float]) -> None:
     ax.xaxis.set_minor_formatter(NullFormatter())
 
 
-def protocol_matrix(records: Iterable[RunRecord], metric: str = "GT-known") -> Figure | None:
+def protocol_matrix(records: Iterable[RunRecord], metric: str = "GT-known", *, narrow: bool = False) -> Figure | None:
     """Heat maps of one metric, a panel per method and backbone: who chose the checkpoint by who chose the threshold."""
     found: list[MatrixOf] = [each for each in matrices(records) if each.has(metric)]
     if not found:
         return None
-    across = min(3, len(found))
     rows, columns = (max(len(getattr(each, side)) for each in found) for side in ("checkpoints", "thresholds"))
     size = 1.6 + 0.72 * columns, 1.25 + 0.36 * rows
-    figure, axes = _figure(-(-len(found) // across), across, size, grid=False)
-    for ax, each in zip(axes, found, strict=False):
+    figure, axes = _figure(len(found), size, narrow, grid=False)
+    for ax, each in zip(axes, found, strict=True):
         values = 100 * np.array([[each.mean(c, t, metric) for t in each.thresholds] for c in each.checkpoints])
         ax.imshow(values, cmap="cividis", vmin=0, vmax=100, aspect="auto")
         for (y, x), value in np.ndenumerate(values):
             text = "–" if np.isnan(value) else f"{value:.1f}"
             colour: dict[str, Any] = {"color": "white" if value < 50 else "#111111"} if not np.isnan(value) else {}
-            ax.text(x, y, text, ha="center", va="center", fontsize=9, **colour)
+            ax.text(x, y, text, ha="center", va="center", fontsize=8 if narrow else 9, **colour)
         ax.set_xticks(
             range(len(each.thresholds)), [short(t) + dagger(t) for t in each.thresholds], rotation=30, ha="right"
         )
         ax.set_yticks(range(len(each.checkpoints)), [short(c) + dagger(c) for c in each.checkpoints])
         ax.tick_params(length=0, labelsize=8)
         ax.set_title(f"{each.method}, {each.backbone}", fontsize=10)
-    for ax in axes[len(found) :]:
-        ax.remove()
     figure.supxlabel("who chose the threshold", fontsize=9)
     figure.supylabel("who chose the checkpoint", fontsize=9)
     return figure
 
 
-def error_classes(group: Group, of: str = "GT-known") -> Figure | None:
+def error_classes(group: Group, of: str = "GT-known", *, narrow: bool = False) -> Figure | None:
     """Shares of images per error class, a bar per method, mean over seeds; `of` is "GT-known" or "Top-1"."""
     rows = [row for row in group.rows if all(of in record.errors for record in row.records)]
     if not rows:
         return None
-    figure, (ax,) = _figure(1, 1, (7.6, 0.8 + 0.3 * len(rows)), legend=2, grid=False)
+    figure, (ax,) = _figure(1, (7.6, 0.8 + 0.3 * len(rows)), narrow, legend=4 if narrow else 2, grid=False)
     left = np.zeros(len(rows))
     for each, (colour, hatch) in _ERRORS.items():
         shares = np.array([_share(row, of, str(each)) for row in rows])
@@ -292,7 +288,7 @@ def error_classes(group: Group, of: str = "GT-known") -> Figure | None:
         bars = ax.barh(range(len(rows)), shares, left=left, color=colour, hatch=hatch, edgecolor="white", linewidth=0.5)
         bars.set_label(str(each))
         for y, (start, share) in enumerate(zip(left, shares, strict=True)):
-            if share >= 7:
+            if share >= (13 if narrow else 7):
                 plate = {"facecolor": "white", "edgecolor": "none", "alpha": 0.85, "pad": 1}
                 centre = start + share / 2
                 ax.text(centre, y, f"{share:.0f}", ha="center", va="center", fontsize=8, color="#111111", bbox=plate)
@@ -301,7 +297,14 @@ def error_classes(group: Group, of: str = "GT-known") -> Figure | None:
     ax.invert_yaxis()
     ax.set_xlim(0, 100)
     ax.set_xlabel("images, %")
-    figure.legend(loc="outside lower center", ncols=6, frameon=False, fontsize=8, handlelength=1.2, columnspacing=1)
+    figure.legend(
+        loc="outside lower center",
+        ncols=3 if narrow else 6,
+        frameon=False,
+        fontsize=8,
+        handlelength=1.2,
+        columnspacing=1,
+    )
     return figure
 
 
@@ -314,18 +317,39 @@ def _share(row: Row, of: str, name: str) -> float:
 
 
 def _figure(
-    rows: int, columns: int, panel: tuple[float, float], *, legend: int = 0, grid: bool = True, sharey: bool = False
+    panels: int,
+    size: tuple[float, float],
+    narrow: bool = False,
+    *,
+    legend: int = 0,
+    grid: bool = True,
+    sharey: bool = False,
 ) -> tuple[Figure, list[Axes]]:
-    """A figure of panels of that size in inches, with room for a legend of so many entries below them."""
+    """A figure of panels of that size in inches, three in a row, with room for a legend of so many entries below them.
+
+    `narrow`: one in a row, as wide as a phone shows with its text in full size.
+    """
+    columns = 1 if narrow else min(3, panels)
+    width, rows = min(size[0], NARROW) if narrow else size[0], -(-panels // columns)
     below = 0.24 * -(-legend // max(1, 2 * columns)) if legend else 0.0
-    figure = Figure(figsize=(columns * panel[0] + 0.3, rows * panel[1] + below), layout="constrained")
+    figure = Figure(figsize=(columns * width + 0.3, rows * size[1] + below), layout="constrained")
     FigureCanvasAgg(figure)
     axes = list(figure.subplots(rows, columns, squeeze=False, sharey=sharey).flat)
-    for ax in axes:
+    for ax in axes[panels:]:
+        ax.remove()
+    for ax in axes[:panels]:
         ax.spines[["top", "right"]].set_visible(False)
         if grid:
             ax.grid(alpha=0.3)
-    return figure, axes
+    return figure, axes[:panels]
+
+
+def _ylabel(axes: Sequence[Axes], text: str) -> None:
+    """At the first panel of each row: they share the axis."""
+    for ax in axes:
+        spec = ax.get_subplotspec()
+        if spec is None or spec.is_first_col():
+            ax.set_ylabel(text)
 
 
 def _line(ax: Axes, values: Mapping[int, Sequence[float]], look: dict[str, Any]) -> None:

@@ -28,6 +28,7 @@ from wsolbench.registry import slug
 RECORD = "record.json"
 SNAPSHOTS = "snapshots"  # folder of the states among which a checkpoint is chosen
 OUTCOMES = "outcomes"  # and of what methods make of them
+TRACK = "track"  # and of what a tracker was told
 PACKAGES = (
     "wsolbench",
     "torch",
@@ -202,7 +203,7 @@ class RunDirectory:
             (self.path / name).unlink(missing_ok=True)
         for best in self.path.glob(BEST):
             best.unlink()
-        for folder in (self.partial, self.path / SNAPSHOTS, self.path / OUTCOMES):
+        for folder in (self.partial, self.path / SNAPSHOTS, self.path / OUTCOMES, self.path / TRACK):
             shutil.rmtree(folder, ignore_errors=True)
 
     @property

@@ -27,6 +27,7 @@ from wsolbench.fit import fit, save_weights, training_cost
 from wsolbench.job import Job, Session
 from wsolbench.method import Method, create_method
 from wsolbench.rundir import SNAPSHOTS, RunDirectory, classifier_path, digest, plain, training_path
+from wsolbench.watch import watching
 
 
 @dataclass(frozen=True)
@@ -134,18 +135,20 @@ def _weights_of(job: Job, method: Method, module: nn.Module, home: RunDirectory,
     """Leave the trained weights of `module` in `home` unless they are there, and load them from there."""
     weights = home / "last.safetensors"
     if not weights.is_file():
-        fit(
-            method,
-            job.train_split,
-            job.indices,
-            job.plan,
-            job.config.train,
-            seed=job.config.seed,
-            device=job.device,
-            folder=home.path,
-            reporter=session.reporter,
-            at_step=_keeper(job, module, home) if job.has_snapshots else None,
-        )
+        with watching(job, method, home.path, session) as watch:
+            fit(
+                method,
+                job.train_split,
+                job.indices,
+                job.plan,
+                job.config.train,
+                seed=job.config.seed,
+                device=job.device,
+                folder=home.path,
+                reporter=session.reporter,
+                at_step=_keeper(job, module, home) if job.has_snapshots else None,
+                watch=watch,
+            )
         save_weights(module, home.path)
     module.load_state_dict(read_tensors(weights))
 

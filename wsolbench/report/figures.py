@@ -6,7 +6,7 @@ import io
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 
 from markupsafe import Markup
@@ -26,9 +26,10 @@ _SIZE = re.compile(r'<svg [^>]*?width="([\d.]+)pt" height="([\d.]+)pt"')
 
 @dataclass(frozen=True)
 class Drawing:
-    """One figure: its inline SVG, what it shows, and the backbone and protocol it is about ("" for several)."""
+    """One figure: its inline SVGs, what it shows, and the backbone and protocol it is about ("" for several)."""
 
     svg: Markup
+    narrow: Markup | None  # the same for a phone, where it is narrower
     caption: str
     backbone: str = ""
     protocol: str = ""
@@ -49,23 +50,32 @@ def draw(groups: Sequence[Group], runs: Mapping[Path, RunRecord]) -> Drawings:
     datasets = sorted({record.dataset for record in records})
     sections: dict[str, list[Drawing]] = {name: [] for name in ("curves", "throughput", "few-shot", "matrix", "errors")}
 
-    def add(section: str, figure: Figure | None, caption: str, group: Group | None = None) -> None:
-        if figure is not None:
-            about = (group.backbone, group.protocol) if group else ("", "")
-            number = sum(map(len, sections.values()))
-            sections[section].append(Drawing(to_svg(figure, f"f{number}", caption), caption, *about))
+    def add(section: str, plot: Callable[..., Figure | None], caption: str, group: Group | None = None) -> None:
+        figure = plot(narrow=False)
+        if figure is None:
+            return
+        about = (group.backbone, group.protocol) if group else ("", "")
+        name = f"f{sum(map(len, sections.values()))}"
+        narrow = plot(narrow=True) if figure.get_figwidth() > plots.NARROW + 0.5 else None
+        small = None if narrow is None else to_svg(narrow, f"{name}n", caption)
+        sections[section].append(Drawing(to_svg(figure, name, caption), small, caption, *about))
 
     for group in groups:
-        add("curves", plots.box_accuracy(group, curves, style), _titled(group, "box accuracy over thresholds"), group)
-    add("throughput", plots.throughput(groups, style), "Accuracy against images per second in evaluation")
+        plot = partial(plots.box_accuracy, group, curves, style)
+        add("curves", plot, _titled(group, "box accuracy over thresholds"), group)
+    add("throughput", partial(plots.throughput, groups, style), "Accuracy against images per second in evaluation")
     for dataset in datasets:
         of_one = [record for record in records if record.dataset == dataset]
-        add("few-shot", plots.few_shot(of_one, style), f"{dataset}: accuracy over training images per class")
-        add("matrix", plots.protocol_matrix(of_one), f"{dataset}: GT-known by who chose checkpoint and threshold")
-        add("matrix", plots.protocol_steps(of_one, style), f"{dataset}: GT-known under ever less help")
+        add("few-shot", partial(plots.few_shot, of_one, style), f"{dataset}: accuracy over training images per class")
+        add(
+            "matrix",
+            partial(plots.protocol_matrix, of_one),
+            f"{dataset}: GT-known by who chose checkpoint and threshold",
+        )
+        add("matrix", partial(plots.protocol_steps, of_one, style), f"{dataset}: GT-known under ever less help")
     for group in groups:
         for of in ("GT-known", "Top-1"):
-            add("errors", plots.error_classes(group, of), _titled(group, f"error classes of {of}"), group)
+            add("errors", partial(plots.error_classes, group, of), _titled(group, f"error classes of {of}"), group)
     absent = {
         "curves": "No run keeps its outcomes per image (levels.npz), or none has boxes: there are no curves.",
         "throughput": "No run measured its images per second.",

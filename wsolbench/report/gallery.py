@@ -53,6 +53,11 @@ class Entry:
         """Label, backbone and protocol."""
         return " · ".join(part for part in (self.label, self.backbone, self.protocol) if part != "-")
 
+    @property
+    def place(self) -> tuple[str, str]:
+        """The table it stands in."""
+        return self.backbone, self.protocol
+
 
 @dataclass
 class Gallery:

@@ -16,6 +16,7 @@ import numpy.typing as npt
 
 from wsolbench.atomic import atomically
 from wsolbench.errors import MachineError, WsolbenchError
+from wsolbench.overlays import coloured, pixels
 from wsolbench.progress import Reporter
 from wsolbench.record import RunRecord
 from wsolbench.rundir import digest, reason
@@ -84,10 +85,7 @@ class Pictures:
     def _image(self, index: int) -> str:
         if self.frame.content == "resize":
             return image_uri(self.split.picture(index), self.frame.resolution_HW)
-        image_CHW = self.split.sample(index, None).image_CHW.numpy()  # the crop that was seen
-        low, high = image_CHW.min(), image_CHW.max()
-        stretched = np.rint((image_CHW - low) * (255 / max(high - low, 1e-12))).transpose(1, 2, 0).astype(np.uint8)
-        return image_uri(stretched, self.frame.resolution_HW)
+        return image_uri(pixels(self.split.sample(index, None).image_CHW), self.frame.resolution_HW)  # the crop seen
 
 
 def cached_maps(
@@ -152,13 +150,12 @@ def image_uri(image_HW3: npt.NDArray[np.uint8], resolution_HW: tuple[int, int]) 
 def map_uri(map_HW: npt.NDArray[np.uint8]) -> str:
     """A map of 0 .. 255 in viridis, which colour-blind eyes read too, as a JPEG data URI."""
     import cv2
-    from matplotlib import colormaps
 
     height, width = map_HW.shape
     scale = min(1.0, MAP_SIDE / max(height, width))
     size = max(1, round(width * scale)), max(1, round(height * scale))
     small = cv2.resize(map_HW, size, interpolation=cv2.INTER_AREA)
-    return _jpeg(np.rint(255 * colormaps["viridis"](small)[..., :3]).astype(np.uint8), 75)
+    return _jpeg(coloured(np.asarray(small, np.uint8)), 75)
 
 
 def _jpeg(image_HW3: Any, quality: int) -> str:
