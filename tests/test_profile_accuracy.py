@@ -43,7 +43,7 @@ def test_methods_are_joined_at_the_largest_batch_size_all_ran_at(tmp_path: Path)
     (panel,) = panels(LINES, found)
     assert panel.title == "badges_vit.s0, full"
     assert panel.points == {"sat": (100, pytest.approx(63)), "cam (area=2)": (200, pytest.approx(33))}
-    assert speed_label(LINES) == "images/s, forward and map, batch 16, fp32"
+    assert speed_label(LINES) == "images/s, forward and map\nbatch 16, fp32"
 
 
 def test_the_committed_leaderboard_can_be_drawn(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -103,7 +103,7 @@ def panels(lines: Sequence[Measurement], found: Sequence[Score]) -> list[plots.P
 def speed_label(lines: Sequence[Measurement]) -> str:
     """What the throughput is of, for an axis."""
     chosen = _comparable(lines)
-    return f"images/s, forward and map, batch {chosen[0].batch_size}, {chosen[0].numerics}" if chosen else "images/s"
+    return f"images/s, forward and map\nbatch {chosen[0].batch_size}, {chosen[0].numerics}" if chosen else "images/s"
 
 
 def _comparable(lines: Sequence[Measurement]) -> list[Measurement]:
