@@ -8,6 +8,7 @@ import difflib
 import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
 NONE = 255  # in a byte that holds an IoU in percent or an error class: not known
 ERRORS = tuple(map(str, ErrorClass))
 KINDS = ("Best", "Worst", "Median", "Most disagreeing")
+SAMPLE = "Sample"  # instead, where no image has an IoU
 MOST_TILES = 1500  # maps in a page: beyond it, fewer images are shown of each kind
 
 Bytes = npt.NDArray[np.uint8]
@@ -78,6 +80,19 @@ class Gallery:
         return self.class_names[label] if 0 <= label < len(self.class_names) else str(label)
 
     @property
+    def has_boxes(self) -> bool:
+        """Images with masks alone have no IoU in the records."""
+        return any((entry.iou_n != NONE).any() for entry in self.entries)
+
+    def mean_iou(self, at: int) -> float | None:
+        """In percent, over the entries that have one: as recorded, or of masks as computed for an image that is shown."""
+        if self.has_boxes:
+            return float(self.mean_n[at])
+        shown = self.pictures.values if self.pictures else {}
+        values = [100 * value for (_, image), value in shown.items() if image == at]
+        return sum(values) / len(values) if values else None
+
+    @cached_property
     def mean_n(self) -> npt.NDArray[np.float64]:
         """Mean IoU in percent over the entries; NaN where none has one."""
         return _over_entries(self.entries, np.nanmean)
@@ -89,6 +104,7 @@ class Gallery:
             "labels": _packed(self.labels, np.int32),
             "classes": list(self.class_names),
             "errors": list(ERRORS),
+            "boxes": self.has_boxes,
             "entries": [
                 {
                     "label": entry.label,
@@ -172,10 +188,10 @@ def _gallery(title: str, rows: Sequence[tuple[Group, Row]], where: Mapping[tuple
 
 
 def read_outcomes(path: Path, split: str) -> dict[str, Any]:
-    """The columns of an `images.csv.gz` for one split.
+    """The columns of an `images.csv.gz` for one split; where the images have masks and no boxes, no IoU is known.
 
     Raises:
-        WsolbenchError: the file is gone or damaged, or its images have no boxes.
+        WsolbenchError: the file is gone or damaged.
     """
     import pandas as pd
 
@@ -186,8 +202,8 @@ def read_outcomes(path: Path, split: str) -> dict[str, Any]:
         labels = frame["label"].to_numpy(np.int32)
     except (OSError, ValueError, KeyError) as error:
         raise WsolbenchError(f"its per-image outcomes ({path.name}) cannot be read") from error
-    if not len(frame) or frame["iou"].isna().all():
-        raise WsolbenchError("its images have no boxes, so there is no IoU to show")
+    if not len(frame):
+        raise WsolbenchError(f"its per-image outcomes ({path.name}) hold no image of {split}")
     codes = {name: code for code, name in enumerate(ERRORS)}
     if "location" in frame:
         error_n = frame["location"].map(codes).fillna(NONE).to_numpy(np.uint8)
@@ -204,7 +220,10 @@ def read_outcomes(path: Path, split: str) -> dict[str, Any]:
 
 
 def pick(gallery: Gallery, options: Options) -> dict[str, list[int]]:
-    """Which images are shown, each once: those asked for, then best, worst, median mean IoU and largest spread."""
+    """Which images are shown, each once: those asked for, then best, worst, median mean IoU and largest spread.
+
+    Where there is no IoU, a sample at even distances.
+    """
     mean_n = gallery.mean_n
     spread_n = np.nan_to_num(_over_entries(gallery.entries, np.nanstd), nan=-1)
     known = ~np.isnan(mean_n)
@@ -212,6 +231,10 @@ def pick(gallery: Gallery, options: Options) -> dict[str, list[int]]:
     wanted = set(options.ids)
     asked = [at for at, id in enumerate(gallery.ids) if id in wanted] if wanted else []
     taken, kinds = set(asked), {"Asked for": asked} if asked else {}
+    if not known.any():
+        spaced = dict.fromkeys(np.linspace(0, len(known) - 1, len(KINDS) * count).astype(int).tolist())
+        sample = [at for at in spaced if at not in taken]
+        return kinds | ({SAMPLE: sample} if sample else {})
     orders = {  # in the order of being picked: few images disagree most, many are about as good as the best
         "Most disagreeing": -spread_n,
         "Best": -mean_n,

@@ -75,7 +75,7 @@
 
     const summary = (entries) => index.ids.map((_, at) => {
       const values = entries.map((entry) => entry.iou[at]).filter((value) => value !== NONE);
-      if (!values.length) return null;
+      if (!values.length) return index.boxes ? null : { mean: NaN, low: NaN, high: NaN };
       const mean = values.reduce((a, b) => a + b, 0) / values.length;
       return { mean, low: Math.min(...values), high: Math.max(...values) };
     });
@@ -98,7 +98,7 @@
     };
     let searched = false;
     const search = () => {
-      const { text, order } = Object.fromEntries(new FormData(form));
+      const { text, order = "" } = Object.fromEntries(new FormData(form));
       results.replaceChildren();
       form.querySelector("output").textContent = "";
       if (!text.trim() && !order) return;
@@ -119,7 +119,7 @@
       for (const at of hits.slice(0, MOST)) {
         const row = make("tr"), values = known[at], last = make("td", undefined, { class: "text" });
         row.append(make("th", index.ids[at], { scope: "row", class: "text" }), make("td", className(labels[at]), { class: "text" }));
-        for (const value of [values.mean, values.low, values.high]) row.append(make("td", (value / 100).toFixed(2)));
+        for (const value of [values.mean, values.low, values.high]) row.append(make("td", isNaN(value) ? "-" : (value / 100).toFixed(2)));
         const button = make("button", "methods", { type: "button", "aria-expanded": "false", "aria-label": `methods on ${index.ids[at]}` });
         button.addEventListener("click", () => {
           const open = button.getAttribute("aria-expanded") === "true";

@@ -14,7 +14,7 @@ from wsolbench import __version__
 from wsolbench.matrix_tables import matrix_document
 from wsolbench.record import RunRecord
 from wsolbench.report.figures import draw
-from wsolbench.report.gallery import ERRORS, NONE, Entry, Gallery
+from wsolbench.report.gallery import ERRORS, NONE, Gallery
 from wsolbench.sheets import Document, Field, Signs
 from wsolbench.standings import Group
 from wsolbench.tables import document
@@ -110,10 +110,15 @@ def sort_value(field: Field) -> str:
     return str(float(found[0].replace(",", "")) * (1e6 if field.text.endswith(" M") else 1))
 
 
-def outcome(gallery: Gallery, entry: Entry, at: int) -> str:
-    """What became of an image, in words."""
+def outcome(gallery: Gallery, number: int, at: int) -> str:
+    """What an entry made of an image, in words."""
+    entry = gallery.entries[number]
     iou, code, prediction = int(entry.iou_n[at]), int(entry.error_n[at]), int(entry.prediction_n[at])
-    parts = ["no box" if iou == NONE else f"IoU {iou / 100:.2f}"]
+    value = gallery.pictures.values.get((number, at)) if gallery.pictures else None
+    if not gallery.has_boxes:
+        parts = [] if value is None else [f"IoU {value:.2f}†"]
+    else:
+        parts = ["no box" if iou == NONE else f"IoU {iou / 100:.2f}"]
     parts += [ERRORS[code]] if code != NONE else []
     if prediction >= 0 and prediction != int(gallery.labels[at]):
         parts.append(f"class: {gallery.class_name(prediction)}")

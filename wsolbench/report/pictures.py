@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import base64
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -26,6 +26,8 @@ if TYPE_CHECKING:
     from wsolbench.outcomes import Geometry
     from wsolbench.report.gallery import Entry, Gallery
 
+Bytes = npt.NDArray[np.uint8]
+
 IMAGE_SIDE = 256  # pixels of the longer side of a picture
 MAP_SIDE = 96  # of a map, which is smooth: the browser enlarges it
 BATCH = 8
@@ -39,9 +41,12 @@ class Pictures:
     frame: Geometry
     class_names: tuple[str, ...]
     images: dict[int, str] = field(default_factory=dict)  # data URIs
-    truths: dict[int, list[list[int]]] = field(default_factory=dict)
+    truths: dict[int, list[str]] = field(default_factory=dict)  # SVG paths of boxes, or of a mask's outline
+    predicted: dict[tuple[int, int], str] = field(default_factory=dict)  # (entry, image) -> path of a box or region
+    values: dict[tuple[int, int], float] = field(default_factory=dict)  # IoU of a region with a mask
     maps: dict[tuple[int, int], str] = field(default_factory=dict)  # (entry, image) -> data URI
     no_maps: dict[int, str] = field(default_factory=dict)  # entry -> why it has none
+    no_regions: dict[int, str] = field(default_factory=dict)  # the same of regions beside masks
 
     @classmethod
     def of(cls, record: RunRecord, split: str) -> Pictures:
@@ -55,7 +60,8 @@ class Pictures:
         if seen is not None and info.revision != seen:
             raise WsolbenchError(f"the data set at hand is revision {info.revision}, the runs saw {seen}")
         images = dataset.split(split)
-        frame = Geometry(info.resolution_HW, False, info.has_boxes and images.annotated, info.geometry)
+        has_boxes = info.has_boxes and images.annotated
+        frame = Geometry(info.resolution_HW, info.has_masks and not has_boxes, has_boxes, info.geometry)
         return cls(images, frame, info.class_names)
 
     def add(self, gallery: Gallery, maps: bool, reporter: Reporter) -> None:
@@ -68,7 +74,10 @@ class Pictures:
         indices = [place[gallery.ids[at]] for at in shown]
         for at, index in zip(shown, indices, strict=True):
             self.images[at] = self._image(index)
-            self.truths[at] = self.frame.boxes(self.split.annotation(gallery.ids[at])).tolist()
+            self.truths[at] = self._truth(gallery.ids[at])
+            for number, entry in enumerate(gallery.entries):
+                if entry.boxes_n4[at, 0] >= 0:
+                    self.predicted[number, at] = box_path(entry.boxes_n4[at])
         if not maps:
             self.no_maps = dict.fromkeys(range(len(gallery.entries)), "maps were not asked for (--no-maps)")
             return
@@ -78,9 +87,32 @@ class Pictures:
                     maps_BHW = cached_maps(entry, self.split, indices, self.frame.resolution_HW)
                     for at, map_HW in zip(shown, maps_BHW, strict=True):
                         self.maps[number, at] = map_uri(map_HW)
+                    if self.frame.has_masks:
+                        self._regions(number, entry, dict(zip(shown, maps_BHW, strict=True)), gallery.ids)
                 except Exception as error:  # noqa: BLE001  # third-party code runs here: whatever it raises, the page can do without
                     self.no_maps[number] = reason(error)
                 advance(1)
+
+    def _truth(self, id: str) -> list[str]:
+        annotation = self.split.annotation(id)
+        if self.frame.has_masks:
+            return [outline(self.frame.mask(annotation) == 1)]
+        return [box_path(box) for box in self.frame.boxes(annotation)] if self.frame.has_boxes else []
+
+    def _regions(self, number: int, entry: Entry, maps: Mapping[int, Bytes], ids: Sequence[str]) -> None:
+        """Where a map reaches the threshold of the run's peak IoU over the whole split, and the IoU with the image's mask."""
+        try:
+            threshold = peak_threshold(entry)
+        except (WsolbenchError, OSError, ValueError, KeyError) as error:
+            self.no_regions[number] = reason(error)
+            return
+        for at, map_HW in maps.items():
+            region_HW = map_HW / 255 >= threshold
+            mask_HW = self.frame.mask(self.split.annotation(ids[at]))
+            counted_HW = mask_HW != 255
+            joined = ((region_HW | (mask_HW == 1)) & counted_HW).sum()
+            self.predicted[number, at] = outline(region_HW)
+            self.values[number, at] = float((region_HW & (mask_HW == 1)).sum() / max(1, joined))
 
     def _image(self, index: int) -> str:
         if self.frame.content == "resize":
@@ -134,6 +166,17 @@ def _compute(
     return np.concatenate(found)
 
 
+def peak_threshold(entry: Entry) -> float:
+    """The threshold at which the pixels of the whole split have their peak IoU: a test oracle, as the value is."""
+    from wsolbench.levels import load_levels
+
+    split = str(entry.record.config.get("split") or "test")
+    pixels = load_levels(entry.directory / "levels.npz")[split].pxap()
+    if pixels is None:
+        raise WsolbenchError("its outcomes (levels.npz) hold no pixels of masks")
+    return pixels["piou_threshold"]
+
+
 # --- as text in a page -------------------------------------------------------------------------------------------------
 
 
@@ -156,6 +199,26 @@ def map_uri(map_HW: npt.NDArray[np.uint8]) -> str:
     size = max(1, round(width * scale)), max(1, round(height * scale))
     small = cv2.resize(map_HW, size, interpolation=cv2.INTER_AREA)
     return _jpeg(coloured(np.asarray(small, np.uint8)), 75)
+
+
+def box_path(box_4: npt.NDArray[Any]) -> str:
+    """A box as the path of an SVG."""
+    x0, y0, x1, y1 = (int(value) for value in box_4)
+    return f"M{x0} {y0}H{x1}V{y1}H{x0}Z"
+
+
+def outline(region_HW: npt.NDArray[np.bool_]) -> str:
+    """The outlines of a region, its holes too, as the path of an SVG that runs along the edges of its pixels."""
+    import cv2
+
+    # twice as large, so that contours through the centres of pixels lie a quarter of one inside of their edges
+    doubled: Any = region_HW.repeat(2, 0).repeat(2, 1).astype(np.uint8)
+    contours, _ = cv2.findContours(doubled, cv2.RETR_CCOMP, cv2.CHAIN_APPROX_NONE)
+    path = []
+    for contour in contours:
+        points = cv2.approxPolyDP(contour, 0.8, True)[:, 0] / 2 + 0.25
+        path.append("M" + "L".join(f"{x:g} {y:g}" for x, y in points.tolist()) + "Z")
+    return "".join(path)
 
 
 def _jpeg(image_HW3: Any, quality: int) -> str:
