@@ -17,7 +17,7 @@ from functools import partial
 from pathlib import Path
 from typing import NoReturn
 
-from wsolbench import __version__, board_flags, data_verbs, launch_flags, profile_flags, report_flags
+from wsolbench import __version__, board_flags, data_verbs, dist, launch_flags, profile_flags, report_flags
 from wsolbench.atomic import NO_ROOM
 from wsolbench.errors import UsageError, WsolbenchError, unknown
 from wsolbench.formats import FORMATS
@@ -54,7 +54,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line and return its exit status."""
     words = list(sys.argv[1:] if argv is None else argv)
     with caught():
-        return _main(words)
+        return dist.leave(_main(words))
 
 
 def _main(words: list[str]) -> int:
@@ -65,12 +65,14 @@ def _main(words: list[str]) -> int:
     except WsolbenchError as error:
         if os.environ.get("WSOLBENCH_TRACEBACK") == "1":
             raise
-        print(f"wsolbench: {error}", file=sys.stderr)
+        if dist.is_first() or isinstance(error, dist.CannotMeet):
+            print(f"wsolbench: {error}", file=sys.stderr)
         return 2 if isinstance(error, UsageError) else 1
     except KeyboardInterrupt as error:
         stopped = request_of(error)
-        with suppress(OSError):  # after SIGHUP there is no terminal left
-            print(f"\nwsolbench: {stopped.why}{_resume(words)}", file=sys.stderr)
+        if dist.is_first():
+            with suppress(OSError):  # after SIGHUP there is no terminal left
+                print(f"\nwsolbench: {stopped.why}{_resume(words)}", file=sys.stderr)
         return stopped.status
     except BrokenPipeError:  # the reader of a pipe, e.g. head, has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -112,6 +114,8 @@ def _dispatch(words: list[str]) -> int:
             raise UsageError(f"unknown flag '{word}' of '{arguments.parser.prog}', {hint} Known: {', '.join(flags)}")
     if rest and arguments.handler is not _run and not data_verbs.takes_options(arguments.handler):
         raise UsageError(f"'{arguments.parser.prog}' takes no '{rest[0]}'; see '{arguments.parser.prog} --help'")
+    if dist.processes() > 1 and arguments.handler is not _run:
+        raise UsageError(f"'{arguments.parser.prog}' is the work of one process: start it without torchrun")
     handler: Handler = arguments.handler
     with limited(getattr(arguments, "max_time", None)):
         return handler(arguments, rest)
@@ -262,6 +266,15 @@ def build_parser() -> argparse.ArgumentParser:
 
 
 def _run(arguments: argparse.Namespace, overrides: list[str]) -> int:
+    if dist.processes() == 1:
+        return _run_all(arguments, overrides)
+    os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")  # a lost process is told in our words; read when torch loads
+    from wsolbench.helpers import together
+
+    return together(partial(_run_all, arguments, overrides))
+
+
+def _run_all(arguments: argparse.Namespace, overrides: list[str]) -> int:
     from wsolbench.compose import expand, repeat
 
     launcher, overrides = launch_flags.take(overrides)

@@ -81,7 +81,7 @@ def run_job(job: Job, session: Session, *, rerun: bool = False) -> Outcome:
         about = environment(job.device)
         directory.begin(to_yaml(job.config), about, fresh=rerun)
         try:
-            with _deterministic(job.device):
+            with deterministic(job.device):
                 job, searched = settle(job, session, about, rerun)
                 record = _carry_out(job, session, about, rerun, searched)
         except Exception as error:
@@ -205,7 +205,7 @@ def _carry_out(job: Job, session: Session, about: dict[str, Any], rerun: bool, s
 
 
 @contextmanager
-def _deterministic(device: torch.device) -> Iterator[None]:
+def deterministic(device: torch.device) -> Iterator[None]:
     """Ask torch for algorithms that repeat bit for bit; it warns where an operation has none."""
     if device.type == "cuda":
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")

@@ -11,6 +11,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from functools import partial
+from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from wsolbench import dist
 from wsolbench.boxes import normalize_maps
 from wsolbench.config import EvaluateConfig
 from wsolbench.convention_scores import score_convention
@@ -88,9 +90,11 @@ def evaluate(
     """
     prepare_scoring(reporter)
     parts = Parts(folder, kept_as or name, config.save_every)
-    done = parts.load()
     numerics = Numerics.of(config)
-    method.to(device).eval()
+    with dist.turn():
+        done = dist.from_main(parts.load)
+        method.to(device).eval()
+        dist.share_weights(method)
     clock = _Clock()
     pending: deque[Future[_Scored]] = deque()
     with (
@@ -106,23 +110,49 @@ def evaluate(
                 parts.add(scored.part)
                 clock.add(len(scored.part), scored.seconds)
 
-        pin = device.type == "cuda"
-        for batch in eval_batches(split, batch_size=config.batch_size, workers=config.workers, skip=done, pin=pin):
-            torch.manual_seed(stable_seed("evaluate", seed, name, batch.ids[0]))  # for methods that draw
-            located = _localize(method, batch, numerics, device)
-            read = partial(_annotations, name, split, batch.ids, scoring.frame, reader)
-            pending.append(scorers.submit(_score, batch.ids, batch.labels_B, located, read, scoring))
-            collect(config.threads + QUEUE - 1)
-            advance(len(batch.ids))
-            stop = interrupt.requested  # asked once: a signal between two questions would stop without saving
-            if stop or parts.is_due():
+        def save() -> None:
+            with dist.turn():
                 collect(0)
+            with dist.turn():
+                _bring_home(parts)
                 parts.flush()
-            if stop:
-                raise interrupt.stopped()
-        collect(0)
-        parts.flush()
-    return Evaluated(parts, clock.rate())
+
+        batches = eval_batches(
+            split,
+            batch_size=config.batch_size,
+            workers=config.workers,
+            skip=done,
+            pin=device.type == "cuda",
+            share=(dist.rank(), dist.world()),
+        )
+        at_once = config.batch_size * dist.world()  # each process has a batch, but for the last ones
+        for first in range(done, len(split), at_once):
+            with dist.turn() as each:
+                if (batch := next(batches, None)) is not None:
+                    torch.manual_seed(stable_seed("evaluate", seed, name, batch.ids[0]))  # for methods that draw
+                    located = _localize(method, batch, numerics, device)
+                    read = partial(_annotations, name, split, batch.ids, scoring.frame, reader)
+                    pending.append(scorers.submit(_score, batch.ids, batch.labels_B, located, read, scoring))
+                    collect(config.threads + QUEUE - 1)
+                each.ask(interrupt.requested, parts.is_due())
+            advance(min(at_once, len(split) - first))
+            stops, is_due, _ = each.answers
+            if stops or is_due:
+                save()
+            if stops:
+                raise dist.agreed(interrupt.stopped())
+        save()
+    rates = [rate for rate in dist.gather(clock.rate()) if rate is not None]
+    return Evaluated(parts, sum(rates) if rates else None)
+
+
+def _bring_home(parts: Parts) -> None:
+    """Give the leader what the other processes have finished, in the order of the images: each has every n-th batch."""
+    if dist.world() > 1:
+        for batch in zip_longest(*dist.gather(parts.take())):
+            for part in batch:
+                if part is not None:
+                    parts.add(part)
 
 
 # --- a batch ---------------------------------------------------------------------------------------------------------

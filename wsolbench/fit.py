@@ -13,10 +13,12 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
+from wsolbench import dist
 from wsolbench.atomic import append, atomically
 from wsolbench.checkpoint import write_tensors
 from wsolbench.config import TrainConfig
 from wsolbench.data import Split, stable_seed, train_steps
+from wsolbench.data_parallel import check_shares
 from wsolbench.errors import WsolbenchError
 from wsolbench.interrupt import Interrupt
 from wsolbench.method import Method
@@ -59,24 +61,27 @@ def fit(
         WsolbenchError: the loss is not finite. On a CPU nothing is learned from that step, and the state before it is
             saved; a GPU is a step ahead when that is found out, and the state saved last, a good one, stays.
     """
+    total = min(train.batch_size, len(indices))  # images of a step; the last part of a pass is dropped
     numerics = Numerics.of(train)
-    method.to(device)
-    optimizer = build_optimizer(method, train)
-    stepper = Stepper(method, optimizer, train, numerics, device)
-    state = _State(folder / "state.pt", method, optimizer, stepper.scaler)
-    step = state.load()
-    check = StepCheck(device, reporter.message, stepper.scaler.get_scale() if stepper.scaler.is_enabled() else None)
-    log = _Log(folder / "train.jsonl", plan, state.sums, watch)
-    log.cut_back(step)
-    if at_step is not None:
-        at_step(step)
+    with dist.turn():
+        check_shares(total, train.accumulate)
+        method.to(device)
+        optimizer = build_optimizer(method, train)
+        stepper = Stepper(method, optimizer, train, numerics, device)
+        state = _State(folder / "state.pt", method, optimizer, stepper.scaler)
+        step = state.load()
+        check = StepCheck(device, reporter.message, stepper.scaler.get_scale() if stepper.scaler.is_enabled() else None)
+        log = _Log(folder / "train.jsonl", plan, state.sums, watch)
+        log.cut_back(step)
+        if at_step is not None:
+            at_step(step)
     method.train()
     with (
         numerics.applied(method),
         reporter.bar("train", plan.steps, done=step, unit="steps") as advance,
         Interrupt() as interrupt,
     ):
-        for batch in train_steps(
+        batches = train_steps(
             split,
             indices,
             batch_size=train.batch_size,
@@ -85,33 +90,43 @@ def fit(
             last=plan.steps,
             workers=train.workers,
             pin=device.type == "cuda",
-        ):
+            share=(dist.rank(), dist.world()),
+        )
+        while step < plan.steps:
+            with dist.turn():
+                batch = next(batches)
             place = Place(step // plan.steps_per_pass + 1, step + 1, batch.ids)
             set_lr(optimizer, step, plan, train)
-            torch.manual_seed(stable_seed("step", seed, step))  # dropout, drop path, whatever a method draws
-            losses = stepper.gradients(batch)
+            torch.manual_seed(stable_seed("step", seed, step, *dist.apart()))  # for whatever a method draws
+            losses = stepper.gradients(batch, total)
             try:
-                check.before_update(place, losses)
+                with dist.turn():
+                    check.before_update(place, losses)
             except WsolbenchError:
                 state.save(step)
                 raise
-            stepper.update()
-            check.after_update(place, losses, stepper.scale())
-            step += 1
-            log.add(losses, len(batch.ids))
-            stop = interrupt.requested  # asked once: a signal between two questions would stop without saving
-            saves = stop or state.is_due()
-            if saves or log.is_due(step):
-                check.settle()  # nothing that is written has seen a bad step
-                log.settle()
-            if at_step is not None:
-                at_step(step)
-            advance(1, log.note())
-            log.write_if_due(step, optimizer.param_groups[0]["lr"])
-            if saves:
-                state.save(step)
-            if stop:
-                raise interrupt.stopped()
+            with dist.turn() as each:
+                stepper.update()
+                check.after_update(place, losses, stepper.scale())
+                step += 1
+                log.add(losses.over_processes(), total)
+                each.ask(interrupt.requested)
+                saves = state.is_due()
+                if saves or log.is_due(step):
+                    check.settle()  # nothing that is written has seen a bad step
+                    log.settle()
+                if at_step is not None:
+                    at_step(step)
+                advance(1, log.note())
+                log.write_if_due(step, optimizer.param_groups[0]["lr"])
+                if saves:
+                    state.save(step)
+            if each.answers[0]:
+                with dist.turn():
+                    check.settle()
+                    log.settle()
+                    state.save(step)
+                raise dist.agreed(interrupt.stopped())
 
 
 def save_weights(module: torch.nn.Module, folder: Path) -> None:
@@ -144,7 +159,7 @@ class _Log:
 
     def cut_back(self, step: int) -> None:
         """Drop the lines that an interrupted run wrote after its last saved state."""
-        if self.path.is_file():
+        if dist.is_main() and self.path.is_file():
             lines = self.path.read_text(encoding="utf-8").splitlines(keepends=True)
             kept = [line for line in lines if line.endswith("\n") and json.loads(line)["step"] <= step]
             write_text(self.path, "".join(kept))
@@ -203,7 +218,8 @@ class _Log:
             "seconds": round(self.sums["seconds"], 4),
             "images_per_second": round(self.sums["images"] / max(self.sums["seconds"], 1e-9), 2),
         }
-        append(self.path, json.dumps(line) + "\n")
+        if dist.is_main():
+            append(self.path, json.dumps(line) + "\n")
         if self.watch is not None:
             self.watch.line(line)
             self.clock = time.perf_counter()  # watching is no training
@@ -224,26 +240,41 @@ class _State:
 
     def load(self) -> int:
         """Restore the state if there is one; returns the number of steps already taken."""
-        if not self.path.is_file():
+        content = dist.from_main(self._read)
+        if content is None:
             return 0
         try:
-            content: dict[str, Any] = torch.load(self.path, map_location="cpu", weights_only=True)
             self.method.load_state_dict(content["model"])
             self.optimizer.load_state_dict(content["optimizer"])
             if self.scaler.is_enabled():
                 self.scaler.load_state_dict(content["scaler"])
             self.sums.update(content["sums"])
             return int(content["step"])
-        except (pickle.UnpicklingError, EOFError, RuntimeError, KeyError, ValueError) as error:
-            raise WsolbenchError(
-                f"state '{self.path}' cannot be resumed ({type(error).__name__}): remove it, or run with --rerun"
-            ) from error
+        except (RuntimeError, KeyError, ValueError) as error:
+            raise self._useless(error) from error
+
+    def _read(self) -> dict[str, Any] | None:
+        try:
+            content: dict[str, Any] = torch.load(self.path, map_location="cpu", weights_only=True)
+            return content
+        except FileNotFoundError:
+            return None
+        except (pickle.UnpicklingError, EOFError, RuntimeError) as error:
+            raise self._useless(error) from error
+
+    def _useless(self, error: Exception) -> WsolbenchError:
+        return WsolbenchError(
+            f"state '{self.path}' cannot be resumed ({type(error).__name__}): remove it, or run with --rerun"
+        )
 
     def is_due(self) -> bool:
-        return time.monotonic() - self.saved_at >= self.wait
+        """Time to save again. Only the leader among several processes does, for all: their states are the same."""
+        return dist.is_main() and time.monotonic() - self.saved_at >= self.wait
 
     def save(self, step: int) -> None:
         """Write the state, unless it is beyond repair: then the one written before stays."""
+        if not dist.is_main():
+            return
         started = time.monotonic()
         model = self.method.state_dict()
         if not all(value.isfinite().all() for value in model.values()):

@@ -8,6 +8,7 @@ from typing import Any, Literal
 
 import torch
 
+from wsolbench import dist
 from wsolbench.bad_images import BadImages
 from wsolbench.config import ProtocolConfig, RunConfig, build_dataset_config, build_method_config, deciding
 from wsolbench.conventions import CONVENTIONS, Convention, get_convention
@@ -228,7 +229,7 @@ def _convention(
 
 
 def resolve_device(name: str) -> torch.device:
-    """auto: CUDA if there is any, else the CPU.
+    """auto: CUDA if there is any, else the CPU. Among several processes each takes a GPU of its own.
 
     >>> resolve_device("cpu").type
     'cpu'
@@ -236,6 +237,8 @@ def resolve_device(name: str) -> torch.device:
     check_device(name)
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "cpu"
+    if name == "cuda" and dist.world() > 1:
+        return torch.device("cuda", dist.local_rank())
     return torch.device(name)
 
 

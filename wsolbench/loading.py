@@ -99,6 +99,10 @@ def empty_batch(*shape: int) -> Tensor:
     )  # as torch's own collate function does
 
 
+Share = tuple[int, int]  # of process number i among n
+ALL: Share = (0, 1)
+
+
 # --- loaders ---------------------------------------------------------------------------------------------------------
 
 
@@ -121,15 +125,17 @@ def train_steps(
     last: int,
     workers: int = 0,
     pin: bool = False,
+    share: Share = ALL,
 ) -> Iterator[Batch]:
     """The batches of optimizer steps first .. last - 1 over `indices`, through as many epochs as that takes.
 
     A step's batch is a function of (seed, step) alone, so training can go on from any step. One loader for all epochs:
     workers live through them, which few-shot training with its epochs of one step would not survive otherwise. `pin`
-    gives page-locked memory, from which a CUDA device copies while the processor goes on.
+    gives page-locked memory, from which a CUDA device copies while the processor goes on. Of each batch a process among
+    several takes its share: a run of images, as many as the others have or one more or less.
     """
     images = split.for_loading()
-    steps = _Steps(indices, batch_size, seed, first, last)
+    steps = _Steps(indices, batch_size, seed, first, last, share)
 
     def waiting(count: int) -> str:
         keys = next(islice(iter(steps), count, None))
@@ -156,17 +162,23 @@ def train_batches(
 
 
 def eval_batches(
-    split: Split, *, batch_size: int, workers: int = 0, skip: int = 0, pin: bool = False
+    split: Split, *, batch_size: int, workers: int = 0, skip: int = 0, pin: bool = False, share: Share = ALL
 ) -> Iterator[Batch]:
-    """Batches of a split in order, starting after the first `skip` images (a multiple of the batch size)."""
+    """Batches of a split in order, starting after the first `skip` images (a multiple of the batch size).
+
+    Among several processes the first takes the first batch, the second the second, and so on, in turn: the batches are
+    those of one process, and no image is seen twice.
+    """
     images = split.for_loading()
-    order = range(skip, len(split))
+    number, count = share
+    starts = range(skip, len(split), batch_size)[number::count]
+    order = [range(start, min(start + batch_size, len(split))) for start in starts]
 
     def waiting(count: int) -> str:
-        return _shown([images.id(index) for index in order[count * batch_size : (count + 1) * batch_size]])
+        return _shown([images.id(index) for index in order[count]])
 
     watched = partial(from_workers, option="evaluate.workers", waiting=waiting)
-    yield from _batches(_Plain(images), images, workers, pin, watched, batch_size=batch_size, sampler=order)
+    yield from _batches(_Plain(images), images, workers, pin, watched, batch_sampler=order)
 
 
 def _shown(ids: list[str]) -> str:
@@ -249,6 +261,7 @@ class _Steps:
     seed: int
     first: int
     last: int
+    share: Share = ALL
 
     def __len__(self) -> int:
         return self.last - self.first
@@ -262,5 +275,10 @@ class _Steps:
             order = random.permutation(len(self.indices))
             for at in range(done, min(per_epoch, done + self.last - step)):
                 chosen = order[at * self.batch_size : (at + 1) * self.batch_size].tolist()
-                yield [(epoch, self.indices[i]) for i in chosen]
+                yield [(epoch, self.indices[i]) for i in _shared(chosen, self.share)]
                 step += 1
+
+
+def _shared(batch: list[int], share: Share) -> list[int]:
+    number, count = share
+    return batch[number * len(batch) // count : (number + 1) * len(batch) // count]

@@ -61,6 +61,11 @@ class Parts:
     def add(self, part: Part) -> None:
         self._fresh.append(part)
 
+    def take(self) -> list[Part]:
+        """What has come since the last flush, which is no longer here then."""
+        taken, self._fresh = self._fresh, []
+        return taken
+
     def is_due(self) -> bool:
         """It is time to write: much has come, or the last time was long ago."""
         waiting = sum(array.nbytes for part in self._fresh for array in part.arrays.values())

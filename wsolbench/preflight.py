@@ -5,6 +5,7 @@ from __future__ import annotations
 import tempfile
 from pathlib import Path
 
+from wsolbench.dist import local_rank, processes
 from wsolbench.errors import UsageError, unknown
 
 DEVICES = ("auto", "cpu", "cuda", "mps")
@@ -15,10 +16,23 @@ def check_device(name: str) -> None:
     kind, colon, index = name.partition(":")
     if kind not in DEVICES or (colon and not (kind == "cuda" and index.isdecimal())):
         raise unknown("device", name, (*DEVICES, "cuda:0"))
-    if kind in ("auto", "cpu"):
+    if kind == "cpu":
+        return
+    together = processes() > 1
+    if together and colon:
+        raise UsageError(f"--device {name}: each of several processes takes a GPU of its own; use --device cuda")
+    if kind == "auto" and not together:
         return
     import torch
 
+    if together and torch.cuda.is_available() and local_rank() >= torch.cuda.device_count():
+        raise UsageError(
+            f"process {local_rank()} of this machine needs a GPU of its own, and there are {torch.cuda.device_count()}: "
+            "start fewer processes, or use --device cpu"
+        )
+
+    if kind == "auto":
+        return
     if kind == "mps" and not torch.backends.mps.is_available():
         raise UsageError("--device mps was asked for, but torch finds no Apple GPU here; use --device auto")
     if kind == "cuda" and not torch.cuda.is_available():

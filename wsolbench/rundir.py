@@ -20,6 +20,7 @@ from typing import Any
 
 import torch
 
+from wsolbench import dist
 from wsolbench.atomic import TEMPORARY, atomically
 from wsolbench.errors import MachineError, UsageError, WsolbenchError
 from wsolbench.lock import LOCK, locked
@@ -284,6 +285,7 @@ def environment(device: torch.device) -> dict[str, Any]:
         "platform": f"{sys.platform} {platform.machine()}",
         "device": f"cuda ({torch.cuda.get_device_name(device)})" if device.type == "cuda" else device.type,
         "threads": torch.get_num_threads(),
+        **({"processes": dist.world()} if dist.world() > 1 else {}),
         "commit": commit,
         "dirty": dirty,
     }

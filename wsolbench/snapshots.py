@@ -16,8 +16,10 @@ from functools import partial
 from pathlib import Path
 from typing import Protocol
 
+from wsolbench import dist
 from wsolbench.atomic import atomically
 from wsolbench.checkpoint import read_tensors
+from wsolbench.conventions import Convention
 from wsolbench.evaluation import Evaluated, Scoring, evaluate
 from wsolbench.job import Job
 from wsolbench.levels import Levels
@@ -55,17 +57,31 @@ class Evaluator:
         return Geometry(info.resolution_HW, info.has_masks and annotated, info.has_boxes and annotated, info.geometry)
 
     def __call__(self, name: str, folder: Path) -> Evaluated:
-        """The outcomes on "val" or "test"; parts of them are kept in `folder`."""
-        return self._evaluate(name, self.splits[name], self._scoring(name), folder=folder)
+        """The outcomes on "val" or "test"; parts of them are kept in `folder`. Several processes share the images."""
+        with dist.together(dist.Task(self.job.config, self.job.directory.hash, name)):
+            return self._evaluate(name, self.splits[name], self._scoring(name), folder=folder)
 
     def by_convention(self, test: Evaluated, folder: Path) -> Evaluated:
         """The outcomes on test by the convention; maps of other image content take a pass of their own."""
         convention = self.job.convention
         if convention is None or convention.geometry == self.job.dataset.info.geometry:
             return test
+        return self._pass_by_convention(convention, folder)
+
+    def take_part(self, task: dist.Task) -> None:
+        """Another process's share of the pass that the leader makes; nothing is written, so any folder will do."""
+        folder = self.job.directory.partial
+        if task.by_convention:
+            assert self.job.convention is not None
+            self._pass_by_convention(self.job.convention, folder)
+        elif task.split is not None:
+            self(task.split, folder)
+
+    def _pass_by_convention(self, convention: Convention, folder: Path) -> Evaluated:
         scoring = self._by_convention(reference=False)
         kept_as = f"{convention.geometry}-test"
-        return self._evaluate("test", self.job.convention_split, scoring, folder=folder, kept_as=kept_as)
+        with dist.together(dist.Task(self.job.config, self.job.directory.hash, "test", by_convention=True)):
+            return self._evaluate("test", self.job.convention_split, scoring, folder=folder, kept_as=kept_as)
 
     def _scoring(self, name: str) -> Scoring:
         convention = self.job.convention

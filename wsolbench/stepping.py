@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
-from contextlib import nullcontext
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
+from wsolbench import dist
 from wsolbench.config import TrainConfig
+from wsolbench.data_parallel import Replica, statistics_of_all, weigh
 from wsolbench.errors import WsolbenchError
 from wsolbench.method import Method
 from wsolbench.numerics import Dtype, Numerics
@@ -28,6 +30,13 @@ class Losses:
     terms: dict[str, Tensor]
     sum: Tensor
 
+    def over_processes(self) -> Losses:
+        """The losses of the whole batch, where each process has had its share."""
+        if dist.world() == 1:
+            return self
+        *terms, total = dist.mean(torch.stack([*self.terms.values(), self.sum])).unbind()
+        return Losses(dict(zip(self.terms, terms, strict=True)), total)
+
 
 class Stepper:
     """Takes optimizer steps in the number format asked for. `scaler` is fp16's loss scale, part of a training's state."""
@@ -42,20 +51,25 @@ class Stepper:
     ) -> None:
         self.method, self.optimizer, self.numerics, self.device = method, optimizer, numerics, device
         self.parts = train.accumulate
+        self._call: Replica | None = None
         self.scaler = torch.amp.GradScaler(device.type, enabled=numerics.dtype is Dtype.fp16)
 
-    def gradients(self, batch: Batch) -> Losses:
-        """Leave the gradients of the batch's loss in the parameters; a batch in parts counts as the mean over its images."""
+    def gradients(self, batch: Batch, total: int | None = None) -> Losses:
+        """Leave the gradients of the batch's loss in the parameters; a batch in parts counts as the mean over its images.
+
+        Among several processes `batch` is this one's share of `total` images: gradients are those of all of them, losses
+        are those of the share, weighted so that their mean over the processes is the loss.
+        """
         self.optimizer.zero_grad(set_to_none=True)
+        total = total or len(batch.ids)
         if self.parts == 1:
-            return self._backward(batch, 1.0)
+            return self._backward(batch, len(batch.ids), total)
         parts = batch.parts(self.parts)
         means = self._means(parts) if self.method.global_losses else None
         found = []
         for part in parts:
-            share = len(part.ids) / len(batch.ids)
-            with nullcontext() if means is None else means.passing(share):
-                found.append(self._backward(part, share))
+            with nullcontext() if means is None else means.passing(len(part.ids) / len(batch.ids)):
+                found.append(self._backward(part, len(batch.ids), total, is_last=part is parts[-1]))
         names = dict.fromkeys(name for each in found for name in each.terms)
         terms = {name: _sum([each.terms[name] for each in found if name in each.terms]) for name in names}
         return Losses(terms, _sum([each.sum for each in found]))
@@ -73,21 +87,31 @@ class Stepper:
         """What the loss takes over the whole batch, from a first pass that draws what the second will draw."""
         means, state = Means(), _random_state(self.device)
         for part in parts:
-            with means.passing(), torch.no_grad(), self.numerics.running(self.device):
+            with dist.turn(), means.passing(), torch.no_grad(), self._forward():
                 self.method(part.to(self.device))
         means.complete()
         _draw_again(self.device, state)
         return means
 
-    def _backward(self, batch: Batch, share: float) -> Losses:
-        """Gradients of `share` times the loss, added to those that are there; returns the losses times `share`."""
-        with self.numerics.running(self.device):
-            losses = self.method(batch.to(self.device))
-        if share != 1.0:
-            losses = {name: share * value for name, value in losses.items()}
+    def _backward(self, part: Batch, share: int, total: int, is_last: bool = True) -> Losses:
+        """Gradients of a part's loss, weighted as it counts, added to those that are there; returns the weighted losses.
+
+        `share` and `total` are the images of this process's batch and of all processes'.
+        """
+        count = len(part.ids)
+        if self._call is None:
+            self._call = Replica(self.method, self.device)  # here: compiled and laid out by now
+        with dist.turn(), self._forward():
+            losses = self._call(part.to(self.device), exchange=is_last)
+            losses = weigh(losses, self.method, count * dist.world() / total, count / share)
         loss = sum(losses.values(), torch.zeros((), device=self.device))
-        self.scaler.scale(loss).backward()
+        self.scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
         return Losses({name: value.detach() for name, value in losses.items()}, loss.detach())
+
+    @contextmanager
+    def _forward(self) -> Iterator[None]:
+        with self.numerics.running(self.device), statistics_of_all(self.method):
+            yield
 
 
 def _random_state(device: torch.device) -> list[Tensor]:

@@ -20,6 +20,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from wsolbench import dist
 from wsolbench.checkpoint import read_tensors, write_tensors
 from wsolbench.config import RunConfig, to_yaml
 from wsolbench.data import DatasetInfo, stable_seed
@@ -27,7 +28,7 @@ from wsolbench.fit import fit, save_weights, training_cost
 from wsolbench.job import Job, Session
 from wsolbench.method import Method, create_method
 from wsolbench.rundir import SNAPSHOTS, RunDirectory, classifier_path, digest, plain, training_path
-from wsolbench.watch import watching
+from wsolbench.watch import Watch, watching
 
 
 @dataclass(frozen=True)
@@ -135,22 +136,36 @@ def _weights_of(job: Job, method: Method, module: nn.Module, home: RunDirectory,
     """Leave the trained weights of `module` in `home` unless they are there, and load them from there."""
     weights = home / "last.safetensors"
     if not weights.is_file():
+        keeper = _keeper(job, module, home) if job.has_snapshots else None
         with watching(job, method, home.path, session) as watch:
-            fit(
-                method,
-                job.train_split,
-                job.indices,
-                job.plan,
-                job.config.train,
-                seed=job.config.seed,
-                device=job.device,
-                folder=home.path,
-                reporter=session.reporter,
-                at_step=_keeper(job, module, home) if job.has_snapshots else None,
-                watch=watch,
-            )
+            take_steps(job, method, home.path, session, keeper, watch)
         save_weights(module, home.path)
     module.load_state_dict(read_tensors(weights))
+
+
+def take_steps(
+    job: Job,
+    method: Method,
+    folder: Path,
+    session: Session,
+    at_step: Callable[[int], None] | None = None,
+    watch: Watch | None = None,
+) -> None:
+    """All optimizer steps of the run, or those that are left; where there are several processes, by all of them."""
+    with dist.together(dist.Task(job.config, job.directory.hash)):
+        fit(
+            method,
+            job.train_split,
+            job.indices,
+            job.plan,
+            job.config.train,
+            seed=job.config.seed,
+            device=job.device,
+            folder=folder,
+            reporter=session.reporter,
+            at_step=at_step,
+            watch=watch,
+        )
 
 
 def _keeper(job: Job, module: nn.Module, home: RunDirectory) -> Callable[[int], None]:

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 
 import torch
 
+from wsolbench import dist
 from wsolbench.config import RunConfig
 from wsolbench.engine import Outcome, run_job
 from wsolbench.errors import UsageError
@@ -77,6 +78,8 @@ def sentence(outcome: Outcome, seconds: float) -> str:
 
 
 def _run(job: Job, session: Session, title: str, rerun: bool) -> Outcome:
+    if dist.is_broken():
+        return Outcome(job.config, job.directory.path, "failed", "not begun: the processes have lost each other")
     if not job.directory.is_done() or rerun:
         session.reporter.message(f"{title} {job}: running")
     try:
