@@ -19,6 +19,7 @@ from torch import Tensor
 
 from wsolbench.config import RunConfig, TrainConfig
 from wsolbench.errors import UsageError, WsolbenchError
+from wsolbench.interrupt import Stopped, request_of
 from wsolbench.method import Method
 from wsolbench.numerics import Dtype, Numerics
 from wsolbench.profile_bench import Bench, Conditions
@@ -81,8 +82,8 @@ class Request:
 def profile(request: Request) -> int:
     """Measure methods, print a table, write CSV and JSON, and draw accuracy against throughput where there is a leaderboard.
 
-    Returns the exit status: 1 when a line failed, for another reason than memory, hardware or being compiled; 130 when it was
-    interrupted, what was finished is then written all the same.
+    Returns the exit status: 1 when a line failed, for another reason than memory, hardware or being compiled; 130 and above
+    when it was stopped (see `wsolbench.cli`), what was finished is then written all the same.
     """
     from wsolbench.compose import expand
     from wsolbench.profile_accuracy import draw
@@ -98,7 +99,7 @@ def profile(request: Request) -> int:
     facts = _facts(request, device, classes)
     lines: list[Measurement] = []
     reporter = Reporter()
-    interrupted = False
+    stopped: Stopped | None = None
     with PeakServer() as peaks:
         conditions = Conditions(
             device,
@@ -112,14 +113,14 @@ def profile(request: Request) -> int:
         benches = _benches(configs, request.numerics(), conditions, reporter.message)
         try:
             _measure_all(benches, request, lines, reporter, lambda: write_rows(out, lines, facts, complete=False))
-        except KeyboardInterrupt:
-            interrupted = True
-    written = write_rows(out, lines, facts, complete=not interrupted)
+        except KeyboardInterrupt as error:
+            stopped = request_of(error)
+    written = write_rows(out, lines, facts, complete=stopped is None)
     print_profile(lines, facts)
     print(f"written to {written} and {written.with_suffix('.json')}")
-    if interrupted:
-        print(f"interrupted: these {len(lines)} lines were finished; the others were not measured", file=sys.stderr)
-        return 130
+    if stopped is not None:
+        print(f"{stopped.why}: these {len(lines)} lines were finished; the others were not measured", file=sys.stderr)
+        return stopped.status
     draw(lines, request.results, request.dataset if own_size else None, written)
     return int(any(line.status.startswith("failed:") for line in lines))
 
