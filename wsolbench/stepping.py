@@ -68,7 +68,8 @@ class Stepper:
         if share != 1.0:
             losses = {name: share * value for name, value in losses.items()}
         loss = sum(losses.values(), torch.zeros((), device=self.device))
-        self.scaler.scale(loss).backward()
+        with self.numerics.products():
+            self.scaler.scale(loss).backward()
         return Losses({name: value.detach() for name, value in losses.items()}, loss.detach())
 
 
