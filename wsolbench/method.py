@@ -5,8 +5,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, Literal, cast, final
@@ -16,6 +15,9 @@ from torch import Tensor, nn
 
 from wsolbench.checkpoint import Layout, load_into, prefixed
 from wsolbench.config import TrainConfig
+from wsolbench.errors import UsageError
+from wsolbench.precision import wide
+from wsolbench.recompute import recompute_activations
 from wsolbench.types import Batch, Prediction
 
 Training = Literal["own", "classifier", "none"]
@@ -29,7 +31,8 @@ class NoConfig:
 class Method(nn.Module, ABC):
     """Train on image labels, answer with a score map.
 
-    Required: `loss`, `localize`. Optional: `Config`, `training`, `needs`, `param_groups`, `layouts`.
+    Required: `loss`, `localize`. Optional: `Config`, `training`, `needs`, `param_groups`, `layouts`,
+    `checkpoint_gradients`.
     A method never sees annotations, data sets, files or thresholds.
     """
 
@@ -88,6 +91,21 @@ class Method(nn.Module, ABC):
         """Optimizer groups; by default 1-d tensors (biases, norms) are free of weight decay."""
         return decay_groups(self.named_parameters(), train_config)
 
+    def checkpoint_gradients(self) -> None:
+        """From now on compute activations again in the backward pass: less memory, same losses and gradients, more time.
+
+        By default every part of the method that has timm's `set_grad_checkpointing` is told to.
+
+        Raises:
+            UsageError: no part of it has.
+        """
+        told = [recompute_activations(part) for part in self.children()]
+        if not any(told):
+            raise UsageError(
+                f"backbone '{self.backbone}' cannot compute its activations again: it has no gradient checkpointing; "
+                "leave train.checkpoint_gradients at false"
+            )
+
     def layouts(self) -> Sequence[Layout]:
         """Checkpoint layouts it reads beside its own names: the authors', those of plain classifiers."""
         return ()
@@ -114,7 +132,7 @@ class PostHoc(Method):
     @final
     def loss(self, batch: Batch) -> dict[str, Tensor]:
         """Cross-entropy of the shared classifier."""
-        return {"cls": F.cross_entropy(self.classifier(batch.images_BCHW), batch.labels_B)}
+        return {"cls": F.cross_entropy(wide(self.classifier(batch.images_BCHW)), batch.labels_B)}
 
     def layouts(self) -> Sequence[Layout]:
         """A classifier by itself: timm's, or the one the harness shares between methods."""
@@ -184,16 +202,22 @@ def classifier_layout(classifier: nn.Module) -> Layout:
     return prefixed(getattr(classifier, "authors", "plain classifier"), "classifier.")
 
 
-@contextmanager
-def evaluating(module: nn.Module) -> Iterator[None]:
-    """Evaluation mode inside the block; every submodule's own mode is back afterwards."""
-    modes = [(part, part.training) for part in module.modules()]
-    module.eval()
-    try:
-        yield
-    finally:
-        for part, mode in modes:
-            part.training = mode
+class evaluating:
+    """Evaluation mode inside the block; every submodule's own mode is back afterwards.
+
+    Touches what is in training mode only, so that a compiled `localize` of a method in evaluation mode has nothing to do.
+    """
+
+    def __init__(self, module: nn.Module) -> None:
+        self.trained = [part for part in module.modules() if part.training]
+
+    def __enter__(self) -> None:
+        for part in self.trained:
+            part.training = False
+
+    def __exit__(self, *error: object) -> None:
+        for part in self.trained:
+            part.training = True
 
 
 def true_or_predicted(logits_BK: Tensor, labels_B: Tensor | None) -> Tensor:

@@ -105,7 +105,8 @@ class Stepper:
             losses = self._call(part.to(self.device), exchange=is_last)
             losses = weigh(losses, self.method, count * dist.world() / total, count / share)
         loss = sum(losses.values(), torch.zeros((), device=self.device))
-        self.scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
+        with self.numerics.products():
+            self.scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
         return Losses({name: value.detach() for name, value in losses.items()}, loss.detach())
 
     @contextmanager

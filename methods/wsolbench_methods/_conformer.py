@@ -18,7 +18,7 @@ from timm.models.vision_transformer import Block
 from torch import Tensor, nn
 
 from wsolbench.errors import UsageError
-from wsolbench_methods._vit import Attention, Grid, attention, run_block
+from wsolbench_methods._vit import Attention, Grid, attention, recomputing, run_block
 
 AttentionFn = Callable[[Attention, Tensor], Tensor]
 
@@ -117,6 +117,7 @@ class Conformer(nn.Module):
         super().__init__()
         rates = torch.linspace(0, drop_path, DEPTH).tolist()
         self.embed_dim = WIDTH
+        self.grad_checkpointing = False
         self.cls_token = nn.Parameter(torch.empty(1, 1, WIDTH))
         self.conv1 = nn.Conv2d(3, 64, 7, 2, 3, bias=False)
         self.bn1 = nn.BatchNorm2d(64)
@@ -133,6 +134,10 @@ class Conformer(nn.Module):
         self.apply(initialise)
         nn.init.trunc_normal_(self.cls_token, std=0.02)
 
+    def set_grad_checkpointing(self, enable: bool = True) -> None:
+        """Compute the blocks' activations again in the backward pass, or keep them; timm's name for it."""
+        self.grad_checkpointing = enable
+
     def forward(self, images_BCHW: Tensor, attend: AttentionFn = attention) -> tuple[Tensor, Grid, Tensor]:
         """Patch tokens after the last norm [B, P, D], their grid, and the logits of the CNN branch [B, K]."""
         H, W = images_BCHW.shape[-2:]
@@ -145,7 +150,8 @@ class Conformer(nn.Module):
         x_BND = torch.cat([self.cls_token.expand(len(patches_BPD), -1, -1), patches_BPD], 1)
         x_BND = run_block(self.trans_1, x_BND, attend)
         for i in range(2, DEPTH + 1):
-            x_BChw, x_BND = self.get_submodule(f"conv_trans_{i}")(x_BChw, x_BND, grid, attend)
+            block = self.get_submodule(f"conv_trans_{i}")
+            x_BChw, x_BND = recomputing(self, block, x_BChw, x_BND, grid, attend)
         return self.trans_norm(x_BND)[:, 1:], grid, self.conv_cls_head(x_BChw.mean((2, 3)))
 
 

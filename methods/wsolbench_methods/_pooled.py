@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from wsolbench.errors import UsageError
 from wsolbench.method import evaluating
+from wsolbench.precision import no_autocast, wide
 
 FITTING = "resnet50, densenet121, wsol_vgg16 or badges_cnn"
 
@@ -30,11 +31,12 @@ def class_maps(features_BChw: Tensor, classifier: nn.Linear | nn.Conv2d, classes
     Without bias for a linear layer, as CAM is defined. A 1x1 convolution makes class maps itself, bias included: those
     are read, one channel per image instead of K.
     """
-    weight_BC = classifier.weight[classes_B].flatten(1)
-    maps_Bhw = torch.einsum("bchw,bc->bhw", features_BChw, weight_BC)
+    weight_BC = wide(classifier.weight[classes_B]).flatten(1)
+    with no_autocast(weight_BC):
+        maps_Bhw = torch.einsum("bchw,bc->bhw", wide(features_BChw), weight_BC)
     if isinstance(classifier, nn.Linear) or classifier.bias is None:
         return maps_Bhw
-    return maps_Bhw + classifier.bias[classes_B, None, None]
+    return maps_Bhw + wide(classifier.bias[classes_B])[:, None, None]
 
 
 def channels_first(model: Any, features: Tensor) -> Tensor:

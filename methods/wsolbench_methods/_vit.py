@@ -17,10 +17,12 @@ import torch.nn.functional as F
 from timm.models.vision_transformer import Attention as Attention  # type: ignore[attr-defined]  # noqa: PLC0414
 from timm.models.vision_transformer import Block, VisionTransformer
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 from wsolbench.backbones import create_backbone, family
 from wsolbench.checkpoint import Layout, State
 from wsolbench.errors import UsageError
+from wsolbench.precision import no_autocast, wide
 
 Grid = tuple[int, int]
 """Patches per column and row."""
@@ -123,6 +125,16 @@ def run_block(block: Any, x_BND: Tensor, attention: Callable[[Attention, Tensor]
     return out
 
 
+def recomputing(network: Any, function: Callable[..., Any], *args: Any) -> Any:
+    """`function(*args)`; of a network with gradient checkpointing on, computed again in the backward pass.
+
+    The function must leave nothing behind, since it runs twice; what it draws is drawn alike both times.
+    """
+    if network.grad_checkpointing and torch.is_grad_enabled():
+        return checkpoint(function, *args, use_reentrant=False)
+    return function(*args)
+
+
 def project(attn: Attention, x_BND: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """q, k, v of an attention layer, each [B, heads, N, d], q and k normalised where the model does so."""
     b, n, _ = x_BND.shape
@@ -145,8 +157,9 @@ def class_row(attn: Attention, q: Tensor, k: Tensor) -> Tensor:
 
     Only this row of the attention matrix is computed.
     """
-    row_BH1N: Tensor = (q[:, :, :1] * attn.scale) @ k.transpose(-2, -1)
-    return row_BH1N.float().softmax(-1).mean(1).squeeze(1)
+    with no_autocast(q):
+        row_BH1N: Tensor = (wide(q[:, :, :1]) * attn.scale) @ wide(k).transpose(-2, -1)
+        return row_BH1N.softmax(-1).mean(1).squeeze(1)
 
 
 def attention(attn: Attention, x_BND: Tensor) -> Tensor:
@@ -180,7 +193,8 @@ class ConvHead(nn.Conv2d):
     """3x3 convolution to classes with a global average on top, without ever making K maps.
 
     Averaging a convolution's output is linear in nine shifted-window sums of its input, so logits cost P times fewer
-    multiplications; one class's map costs one filter. PyTorch's default initialisation is the authors' too.
+    multiplications; one class's map costs one filter. Both in single precision under autocast, at little cost. PyTorch's
+    default initialisation is the authors' too.
     """
 
     def __init__(self, width: int, num_classes: int) -> None:
@@ -188,20 +202,26 @@ class ConvHead(nn.Conv2d):
 
     def logits(self, patches_BPD: Tensor, grid: Grid) -> Tensor:
         """Global average of the class maps, [B, K]."""
-        x_BhwD = patches_BPD.reshape(len(patches_BPD), *grid, -1)
+        x_BhwD = wide(patches_BPD).reshape(len(patches_BPD), *grid, -1)
         full = x_BhwD.sum(1)  # tap 0 sees all rows but the last, tap 2 all but the first
         rows_B3wD = torch.stack([full - x_BhwD[:, -1], full, full - x_BhwD[:, 0]], 1)
         full = rows_B3wD.sum(2)
         sums_B33D = torch.stack([full - rows_B3wD[:, :, -1], full, full - rows_B3wD[:, :, 0]], 2)
         mean_BF = sums_B33D.permute(0, 3, 1, 2).flatten(1) / patches_BPD.shape[1]
-        return F.linear(mean_BF, self.weight.flatten(1), self.bias)
+        with no_autocast(mean_BF):
+            return F.linear(mean_BF, wide(self.weight).flatten(1), self._wide_bias)
 
     def class_map(self, patches_BPD: Tensor, grid: Grid, classes_B: Tensor) -> Tensor:
         """Score map of one class per image, with bias: [B, h, w]."""
-        assert self.bias is not None
         # Every patch times the 9 taps of its image's filter; fold then adds up what lands on the same cell. Fold
         # scatters where a convolution gathers, hence the mirrored taps.
-        taps_BD9 = self.weight[classes_B].flatten(2).flip(2)
-        scores_B9P = (patches_BPD @ taps_BD9).transpose(1, 2)
-        map_Bhw = F.fold(scores_B9P, grid, kernel_size=3, padding=1).squeeze(1)
-        return map_Bhw + self.bias[classes_B, None, None]
+        taps_BD9 = wide(self.weight[classes_B]).flatten(2).flip(2)
+        with no_autocast(patches_BPD):
+            scores_B9P = (wide(patches_BPD) @ taps_BD9).transpose(1, 2)
+            map_Bhw = F.fold(scores_B9P, grid, kernel_size=3, padding=1).squeeze(1)
+        return map_Bhw + self._wide_bias[classes_B, None, None]
+
+    @property
+    def _wide_bias(self) -> Tensor:
+        assert self.bias is not None
+        return wide(self.bias)

@@ -28,10 +28,11 @@ from wsolbench.backbones import create_backbone, family
 from wsolbench.checkpoint import Layout, State
 from wsolbench.config import TrainConfig
 from wsolbench.method import Method, Training, classifier_groups, classifier_layout, evaluating, true_or_predicted
+from wsolbench.precision import wide
 from wsolbench.registry import register_method
 from wsolbench.types import Batch, Prediction
 from wsolbench_methods._pooled import PooledLinear, channels_first, check_pooled_linear, class_maps
-from wsolbench_methods._vit import ConvHead, Grid, build_vit, embed, final_norm, plain_vit
+from wsolbench_methods._vit import ConvHead, Grid, build_vit, embed, final_norm, plain_vit, recomputing
 from wsolbench_methods.tscam import AUTHORS as TSCAM_AUTHORS
 
 
@@ -68,7 +69,7 @@ class CAM(Method):
 
     def loss(self, batch: Batch) -> dict[str, Tensor]:
         """Cross-entropy of the classifier."""
-        return {"cls": F.cross_entropy(self.classifier(batch.images_BCHW), batch.labels_B)}
+        return {"cls": F.cross_entropy(wide(self.classifier(batch.images_BCHW)), batch.labels_B)}
 
     def localize(self, images_BCHW: Tensor, labels_B: Tensor | None = None) -> Prediction:
         """Signed class maps on the last feature map or patch grid."""
@@ -111,4 +112,10 @@ class TokenClassifier(nn.Module):
     def patches(self, images_BCHW: Tensor) -> tuple[Tensor, Grid]:
         """Patch tokens after the last norm, [B, P, D], and their grid."""
         x_BND, grid = embed(self.vit, images_BCHW)
-        return final_norm(self.vit, self.vit.blocks(x_BND))[:, self.vit.num_prefix_tokens :], grid
+        for block in self.vit.blocks:
+            x_BND = recomputing(self.vit, block, x_BND)
+        return final_norm(self.vit, x_BND)[:, self.vit.num_prefix_tokens :], grid
+
+    def set_grad_checkpointing(self, enable: bool = True) -> None:
+        """That of the ViT."""
+        self.vit.set_grad_checkpointing(enable)

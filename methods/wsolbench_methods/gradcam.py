@@ -24,13 +24,19 @@ from torch import Tensor, nn
 
 from wsolbench.errors import UsageError
 from wsolbench.method import evaluating, true_or_predicted
+from wsolbench.precision import no_autocast, wide
 from wsolbench.registry import register_method
 from wsolbench.types import Prediction
 from wsolbench_methods._target_layer import LayerReader
 
+FP16_SCALE = 1024.0
+"""What class scores in float16 are multiplied by on their way back, as in training: gradients of a pooled map vanish else."""
+
 
 class GradientMap(LayerReader):
     """Abstract base: capture A and G at the target layer of the shared classifier, leave the rest to `formula`."""
+
+    _reads_patches = False  # whether some gradient was seen to reach them
 
     @staticmethod
     @abstractmethod
@@ -45,18 +51,28 @@ class GradientMap(LayerReader):
             act, logits_BK = self._capture(images_BCHW)
             classes_B = true_or_predicted(logits_BK.detach(), labels_B)
             with torch.enable_grad():
-                score = logits_BK.gather(1, classes_B.clone()[:, None]).sum()
+                scale = FP16_SCALE if torch.float16 in (act.dtype, logits_BK.dtype) else 1.0
+                score = wide(logits_BK).gather(1, classes_B.clone()[:, None]).sum() * scale
             (grad,) = torch.autograd.grad(score, act)  # images do not mix in evaluation mode: one pass for the batch
-            grad_BChw = self.as_map(grad, images_BCHW)
-            if grad.any() and not grad_BChw.any():
-                raise UsageError(
-                    f"the class scores do not depend on the patch tokens of {self.place}: the classifier reads another token; "
-                    "name an earlier layer as target_layer, e.g. the norm before the last attention"
-                )
-            maps_Bhw = self.formula(self.as_map(act.detach(), images_BCHW), grad_BChw)
+            grad_BChw = wide(self.as_map(grad, images_BCHW)) / scale
+            self._check_reach(grad, grad_BChw)
+            with no_autocast(act):
+                maps_Bhw = self.formula(wide(self.as_map(act.detach(), images_BCHW)), grad_BChw)
             if self.config.relu:
                 maps_Bhw = maps_Bhw.relu()
         return Prediction(logits_BK.detach().float(), maps_Bhw.float())
+
+    @final
+    def _check_reach(self, grad: Tensor, grad_BChw: Tensor) -> None:
+        """Refuse a layer whose patches get no gradient. Asked until one does: the question waits for the device."""
+        if self._reads_patches:
+            return
+        self._reads_patches = bool(grad_BChw.any())
+        if not self._reads_patches and grad.any():
+            raise UsageError(
+                f"the class scores do not depend on the patch tokens of {self.place}: the classifier reads another token; "
+                "name an earlier layer as target_layer, e.g. the norm before the last attention"
+            )
 
     @final
     def _capture(self, images_BCHW: Tensor) -> tuple[Tensor, Tensor]:

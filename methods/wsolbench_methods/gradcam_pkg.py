@@ -12,6 +12,7 @@ Differs from calling the package:
   the raw values, so that the order of an image's values is kept.
 - Gradients run from the target layer on only, unless the method asks for those of the input (FullGrad, ShapleyCAM).
 - Random weights (RandomCAM) are drawn per image from a seed made of the image: repeatable in any batch.
+- It works in NumPy, which has no bfloat16: autocast is off inside, nothing is compiled.
 - FinerCAM compares the asked class with the three classes of nearest score; the package does so for the predicted class.
 What the package cannot do, this cannot do either: ShapleyCAM takes no tokens, so it runs on CNNs only.
 """
@@ -38,6 +39,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from wsolbench.errors import UsageError, WsolbenchError
 from wsolbench.method import evaluating, true_or_predicted
+from wsolbench.precision import no_autocast
 from wsolbench.registry import register_method
 from wsolbench.types import Prediction
 from wsolbench_methods._target_layer import LayerReader, TargetLayerConfig, channels_last
@@ -59,7 +61,7 @@ class PackageMethod(LayerReader):
     @final
     def localize(self, images_BCHW: Tensor, labels_B: Tensor | None = None) -> Prediction:
         """Maps of the package's method; what they are is said at the top of this file."""
-        with torch.inference_mode(False), evaluating(self), _untouched(self.classifier):
+        with torch.inference_mode(False), evaluating(self), _untouched(self.classifier), no_autocast(images_BCHW):
             images_BCHW = images_BCHW.detach().clone()  # an inference tensor cannot take part in autograd
             with torch.no_grad():
                 logits_BK = self.classifier(images_BCHW)

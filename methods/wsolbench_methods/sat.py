@@ -27,6 +27,7 @@ from torch import Tensor, nn
 from wsolbench.checkpoint import Layout, State
 from wsolbench.errors import UsageError
 from wsolbench.method import Method, evaluating
+from wsolbench.precision import no_autocast, wide
 from wsolbench.registry import register_method
 from wsolbench.types import Batch, Prediction
 from wsolbench_methods._distributed import global_mean
@@ -40,6 +41,7 @@ from wsolbench_methods._vit import (
     final_norm,
     plain_vit,
     project,
+    recomputing,
     run_block,
 )
 
@@ -92,7 +94,8 @@ class SAT(Method):
         """Cross-entropy, |batch area - lambda|, and how far the smoothed mask is from being binary."""
         logits_BK, map_Bhw = self._forward(batch.images_BCHW)
         kernel_33 = self.get_buffer("kernel_33").to(map_Bhw.dtype)
-        smooth_Bhw = F.conv2d(map_Bhw[:, None], kernel_33[None, None], padding=1)[:, 0]
+        with no_autocast(map_Bhw):
+            smooth_Bhw = F.conv2d(map_Bhw[:, None], kernel_33[None, None], padding=1)[:, 0]
         return {
             "cls": F.cross_entropy(logits_BK, batch.labels_B),
             "area": self.config.area_weight * (global_mean(map_Bhw) - self.config.area).abs(),
@@ -113,31 +116,41 @@ class SAT(Method):
         """Logits [B, K] and map [B, h, w]. Token order: class (and other prefix) tokens, patches, spatial token."""
         x_BND, grid = embed(self.vit, images_BCHW, self.loc_token + self.loc_embed)
         masks_BN: list[Tensor] = []
-
-        def masked_attention(attn: Attention, x_BND: Tensor) -> Tensor:
-            q, k, v = project(attn, x_BND)
-            mask_BN = spatial_mask(attn, q, k)
-            masks_BN.append(mask_BN)
-            # Rows of softmax(A) * m are not renormalised; every key is attenuated, class and spatial token too.
-            return attend(attn, q, k, v * mask_BN[:, None, :, None].to(v.dtype))
-
         first_masked = len(self.vit.blocks) - self.config.masked_blocks
         for i, block in enumerate(self.vit.blocks):
-            x_BND = run_block(block, x_BND, attention if i < first_masked else masked_attention)
+            if i < first_masked:
+                x_BND = recomputing(self.vit, run_block, block, x_BND, attention)
+            else:
+                x_BND, mask_BN = recomputing(self.vit, run_masked_block, block, x_BND)
+                masks_BN.append(mask_BN)
         patches = slice(self.vit.num_prefix_tokens, -1)
         map_Bhw = torch.stack(masks_BN).mean(0)[:, patches].reshape(-1, *grid)
         return self.head.logits(final_norm(self.vit, x_BND)[:, patches], grid), map_Bhw
 
 
+def run_masked_block(block: nn.Module, x_BND: Tensor) -> tuple[Tensor, Tensor]:
+    """A block whose keys are attenuated by the mask: tokens [B, N, D], and the mask [B, N]."""
+    masks_BN: list[Tensor] = []
+
+    def masked_attention(attn: Attention, x_BND: Tensor) -> Tensor:
+        q, k, v = project(attn, x_BND)
+        masks_BN.append(spatial_mask(attn, q, k))
+        # Rows of softmax(A) * m are not renormalised; every key is attenuated, class and spatial token too.
+        return attend(attn, q, k, v * masks_BN[0][:, None, :, None].to(v.dtype))
+
+    return run_block(block, x_BND, masked_attention), masks_BN[0]
+
+
 def spatial_mask(attn: Attention, q: Tensor, k: Tensor) -> Tensor:
     """Sigmoid of the spatial token's attention logits, averaged over the heads before the sigmoid: [B, N].
 
-    The mean over heads of q . k is one dot product of the concatenated heads.
+    The mean over heads of q . k is one dot product of the concatenated heads: a sum that float16 need not hold.
     """
-    query_BD1 = q[:, :, -1].flatten(1).unsqueeze(-1)
-    keys_BND = k.transpose(1, 2).flatten(2)
-    logits_BN: Tensor = (keys_BND @ query_BD1).squeeze(-1) * (attn.scale / attn.num_heads)
-    return logits_BN.float().sigmoid()
+    query_BD1 = wide(q[:, :, -1]).flatten(1).unsqueeze(-1)
+    keys_BND = wide(k).transpose(1, 2).flatten(2)
+    with no_autocast(keys_BND):
+        logits_BN: Tensor = (keys_BND @ query_BD1).squeeze(-1) * (attn.scale / attn.num_heads)
+    return logits_BN.sigmoid()
 
 
 def smoothing_kernel() -> Tensor:

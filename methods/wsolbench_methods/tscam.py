@@ -40,6 +40,7 @@ from wsolbench_methods._vit import (
     embed,
     final_norm,
     plain_vit,
+    recomputing,
     run_block,
 )
 
@@ -145,7 +146,7 @@ class TSCAM(Method):
             return self.head.logits(patches_BPD, grid) + cnn_logits_BK, patches_BPD, grid
         x_BND, grid = embed(self.vit, images_BCHW)
         for block in self.vit.blocks:
-            x_BND = run_block(block, x_BND, attention)
+            x_BND = recomputing(self.vit, run_block, block, x_BND, attention)
         patches_BPD = final_norm(self.vit, x_BND)[:, self.vit.num_prefix_tokens :]
         return self.head.logits(patches_BPD, grid), patches_BPD, grid
 
