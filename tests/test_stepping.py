@@ -429,3 +429,35 @@ def test_training_steps_on_a_gpu_never_make_the_host_wait(dtype: Dtype) -> None:
         finally:
             torch.cuda.set_sync_debug_mode("default")
     check.settle()
+
+
+class _Large(FakeSplit):
+    """Of the size that the embedded ViT takes."""
+
+    def sample(self, index: int, augment: torch.Generator | None) -> Sample:
+        small = super().sample(index, augment)
+        image_CHW = torch.nn.functional.interpolate(small.image_CHW[None], (64, 64))[0]
+        return Sample(small.id, image_CHW, small.label)
+
+
+def test_recomputed_activations_change_no_weight_and_only_while_training(tmp_path: Path) -> None:
+    def trained(folder: Path, **changes: Any) -> tuple[State, list[bool]]:
+        torch.manual_seed(0)
+        method = wsolbench.create_method("sat", num_classes=4, backbone="badges_vit.s0", drop_path=0.2)
+        seen: list[bool] = []
+        vit: Any = method.get_submodule("vit")
+        train = TrainConfig(epochs=1, batch_size=4, lr=1e-2, **changes)
+        plan = training_plan(train, Budget.steps, 8, 8)
+        folder.mkdir()
+        fit(
+            method, _Large("train", per_class=4), range(8), plan, train, seed=0, device=CPU, folder=folder, reporter=Silent(),
+            at_step=lambda step: seen.append(vit.grad_checkpointing),
+        )  # fmt: skip
+        return method.state_dict(), [*seen, vit.grad_checkpointing]
+
+    plain, never = trained(tmp_path / "plain")
+    frugal, seen = trained(tmp_path / "frugal", checkpoint_gradients=True)
+    assert same(plain, frugal)
+    assert not any(never)
+    assert seen[1:-1] == [True, True]
+    assert seen[-1] is False

@@ -68,6 +68,7 @@ class TrainConfig:
     compile: bool = False  # torch.compile the loss
     channels_last: bool = False  # memory layout, for CNNs on a GPU
     accumulate: int = 1  # parts into which a batch is split, one after another in memory
+    checkpoint_gradients: bool = False  # compute activations again in the backward pass instead of keeping them
 
 
 @dataclass

@@ -6,7 +6,8 @@ import json
 import math
 import pickle
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -77,6 +78,7 @@ def fit(
             at_step(step)
     method.train()
     with (
+        recomputing(method) if train.checkpoint_gradients else nullcontext(),
         numerics.applied(method),
         reporter.bar("train", plan.steps, done=step, unit="steps") as advance,
         Interrupt() as interrupt,
@@ -127,6 +129,16 @@ def fit(
                     log.settle()
                     state.save(step)
                 raise dist.agreed(interrupt.stopped())
+
+
+@contextmanager
+def recomputing(method: Method) -> Iterator[None]:
+    """Compute activations again in backward passes of the block only: evaluation reads layers, which must be there once."""
+    method.checkpoint_gradients()
+    try:
+        yield
+    finally:
+        method.checkpoint_gradients(False)
 
 
 def save_weights(module: torch.nn.Module, folder: Path) -> None:

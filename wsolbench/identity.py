@@ -32,7 +32,11 @@ YOUNG = (  # keys that older runs do not know: their hashes hold at the default
     ("evaluate", "compile", False),
     ("evaluate", "channels_last", False),
 )
-IDLE_IN = {"protocol": ("pseudo_boxes",), "train": ("workers",), "evaluate": ("workers", "threads", "save_every")}
+IDLE_IN = {
+    "protocol": ("pseudo_boxes",),
+    "train": ("workers", "checkpoint_gradients"),
+    "evaluate": ("workers", "threads", "save_every"),
+}
 
 
 def deciding_values(config: Mapping[str, Any]) -> dict[str, Any]:

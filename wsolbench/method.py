@@ -91,15 +91,15 @@ class Method(nn.Module, ABC):
         """Optimizer groups; by default 1-d tensors (biases, norms) are free of weight decay."""
         return decay_groups(self.named_parameters(), train_config)
 
-    def checkpoint_gradients(self) -> None:
+    def checkpoint_gradients(self, enable: bool = True) -> None:
         """From now on compute activations again in the backward pass: less memory, same losses and gradients, more time.
 
-        By default every part of the method that has timm's `set_grad_checkpointing` is told to.
+        By default every part of the method that has timm's `set_grad_checkpointing` is told to; `enable=False` ends it.
 
         Raises:
             UsageError: no part of it has.
         """
-        told = [recompute_activations(part) for part in self.children()]
+        told = [recompute_activations(part, enable) for part in self.children()]
         if not any(told):
             raise UsageError(
                 f"backbone '{self.backbone}' cannot compute its activations again: it has no gradient checkpointing; "

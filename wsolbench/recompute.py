@@ -9,8 +9,8 @@ from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 
-def recompute_activations(network: nn.Module) -> bool:
-    """Switch on timm's `set_grad_checkpointing`; False: the network has none.
+def recompute_activations(network: nn.Module, enable: bool = True) -> bool:
+    """Switch on (or off) timm's `set_grad_checkpointing`; False: the network has none.
 
     Batch norms see the second computation of a batch too, but count it once: their running statistics stay what they
     would be without.
@@ -19,15 +19,19 @@ def recompute_activations(network: nn.Module) -> bool:
     try:
         if switch is None:
             return False
-        switch(True)
+        switch(enable)
     except AssertionError:  # how timm's networks say that they cannot
         return False
-    for part in network.modules():
-        if isinstance(part, _BatchNorm) and part.track_running_stats:
+    for part in network.modules() if enable else ():  # hooks that stay behind do nothing outside of backward passes
+        if isinstance(part, _BatchNorm) and part.track_running_stats and not _is_hooked(part):
             counted = _CountedOnce(part.momentum)
             part.register_forward_pre_hook(counted.before)
             part.register_forward_hook(counted.after, always_call=True)
     return True
+
+
+def _is_hooked(norm: nn.Module) -> bool:
+    return any(isinstance(getattr(hook, "__self__", None), _CountedOnce) for hook in norm._forward_hooks.values())
 
 
 class _CountedOnce:
