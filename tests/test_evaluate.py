@@ -6,6 +6,7 @@ import csv
 import gzip
 import json
 import os
+import re
 import shlex
 import signal
 from pathlib import Path
@@ -295,7 +296,9 @@ def test_foreign_maps_stand_in_the_leaderboard_and_the_command_repeats_them(tree
     assert group.title == f"{tree.name.lower()} | vgg16 | external"
     repeat = (path.parent / "config.yaml").read_text().splitlines()[1].removeprefix("# repeat: wsolbench ")
     assert main(shlex.split(repeat)) == 0
-    assert "skipped (done on" in capsys.readouterr().out
+    printed = capsys.readouterr().out
+    assert "skipped (done on" in printed
+    assert re.search(r"\nrecord: (.*)/record\.json\nas a page: wsolbench report \1\n$", printed)
     assert len(load_records(Path("results"))) == 1
 
 

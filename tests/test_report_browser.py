@@ -143,6 +143,16 @@ def test_the_search_knows_every_image_by_id_and_class(opened: Any) -> None:
     assert HOSTILE[3] in detail  # the predicted class of image 42: the one behind its own
 
 
+def test_the_search_goes_by_id_alone_where_there_are_no_boxes(browser: Any, tmp_path: Path) -> None:
+    write_case(tmp_path / "results", "sat", 0.7, boxes=False)
+    visit(browser, write_report([tmp_path / "results"], tmp_path / "report.html"))
+    assert search(browser, "test/00042") == ["test/00042"]
+    cells = "return [...document.querySelectorAll('.results tbody td')].map(each => each.textContent)"
+    assert browser.execute_script(cells)[1:4] == ["-", "-", "-"]
+    assert browser.execute_script("return document.querySelector('.search select')") is None
+    assert [each for each in browser.get_log("browser") if each["level"] == "SEVERE"] == []
+
+
 def test_a_picture_is_found_from_the_search(opened: Any) -> None:
     id = opened.execute_script("return document.querySelector('.card .id').textContent")
     opened.execute_script("document.querySelector('.card').open = false")

@@ -101,6 +101,7 @@ class _WandB:
             dir=str(folder),
             mode=online,
             resume="allow",
+            settings={"silent": True},  # what is said to the user is the reporter's
         )
 
     def scalars(self, step: int, values: Mapping[str, float]) -> None:

@@ -7,7 +7,6 @@ wrong here (a full disk, a map that cannot be made yet) is said once and ends th
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -17,6 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from wsolbench import dist
 from wsolbench.boxes import normalize_maps
 from wsolbench.job import Job, Session
 from wsolbench.loading import collate
@@ -34,7 +34,7 @@ TIMES = 20  # a training shows its maps about this often
 @contextmanager
 def watching(job: Job, method: Method, folder: Path, session: Session) -> Iterator[Watch | None]:
     """Whom a run tells while the block runs: None where nobody watches; of several processes only the first tells."""
-    if job.config.track is None or os.environ.get("RANK", "0") != "0":
+    if job.config.track is None or not dist.is_first():
         yield None
         return
     watch = Watch(job, method, folder, session)

@@ -72,11 +72,19 @@ register_method("corner")(Corner)
 
 
 def write_case(
-    results: Path, method: str, skill: float, *, seed: int = 0, images: int = 60, config: bool = False, **more: Any
+    results: Path,
+    method: str,
+    skill: float,
+    *,
+    seed: int = 0,
+    images: int = 60,
+    config: bool = False,
+    boxes: bool = True,
+    **more: Any,
 ) -> Path:
     """Write record, outcomes and per-image outcomes of one run on the hostile data set; returns its directory.
 
-    `config`: also what `load_run` needs, so that its maps can be computed; the method then must be registered.
+    Without `boxes` the outcomes per image are those of data that have masks alone. `config`: also what `load_run` needs, so that its maps can be computed; the method then must be registered.
     """
     levels = replace(make_levels(skill, seed, images), ids=np.array([image_id(at) for at in range(images)]))
     levels = replace(levels, labels=(np.arange(images) % len(HOSTILE)).astype(np.int32))
@@ -100,7 +108,8 @@ def write_case(
     for at in range(images):
         error = ERRORS[codes[at]]
         row = (at % len(HOSTILE), (at + 1) % len(HOSTILE), 1, f"{iou_n[at]:.6f}", 2, 3, 18, 24, int(iou_n[at] >= 0.5))
-        lines.append(f"test,{image_id(at)},{','.join(map(str, row))},{error},{error}")
+        rest = (*map(str, row), error, error) if boxes else (*map(str, row[:3]), *[""] * 8)
+        lines.append(f"test,{image_id(at)},{','.join(rest)}")
     with gzip.open(folder / "images.csv.gz", "wt", compresslevel=1) as file:
         file.write("\n".join(lines) + "\n")
     save_levels(folder / "levels.npz", {"test": levels})

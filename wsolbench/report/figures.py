@@ -81,7 +81,7 @@ def draw(groups: Sequence[Group], runs: Mapping[Path, RunRecord]) -> Drawings:
         "throughput": "No run measured its images per second.",
         "few-shot": "No few-shot runs: 'wsolbench run --protocol 1shot,5shot,full' makes some.",
         "matrix": "No protocol matrix: 'wsolbench run --protocol matrix' makes one.",
-        "errors": "No record counts error classes; runs of older versions do not: --rerun counts them.",
+        "errors": "No record counts error classes: there are none without boxes, and runs of older versions need --rerun.",
     }
     return Drawings(sections, {name: text for name, text in absent.items() if not sections[name]})
 
