@@ -15,11 +15,11 @@ from profile_toys import toy
 from wsolbench.errors import UsageError, WsolbenchError
 from wsolbench.numerics import Numerics
 from wsolbench.profile import Request, measure, profile
-from wsolbench.profile_device import pick_device
-from wsolbench.profile_energy import Meter
-from wsolbench.profile_memory import PeakServer, Setting
-from wsolbench.profile_rows import Measurement, read_rows, write_rows
-from wsolbench.profile_work import BOXES, FORWARD, LOCALIZE, TRAIN, WORKS
+from wsolbench.profile.device import pick_device
+from wsolbench.profile.energy import Meter
+from wsolbench.profile.memory import PeakServer, Setting
+from wsolbench.profile.rows import Measurement, read_rows, write_rows
+from wsolbench.profile.work import BOXES, FORWARD, LOCALIZE, TRAIN, WORKS
 
 
 @pytest.fixture(autouse=True)
@@ -199,7 +199,7 @@ def test_of_several_backbones_a_method_is_measured_on_those_it_can_use(
 
 def test_energy_stands_where_the_device_counts_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     counter = iter(range(0, 10_000, 6))
-    monkeypatch.setattr("wsolbench.profile_energy.SECONDS", 0.0)
+    monkeypatch.setattr("wsolbench.profile.energy.SECONDS", 0.0)
     monkeypatch.setattr("wsolbench.profile.energy_meter", lambda device: Meter("fake", lambda: [next(counter)], [0.0]))
     asked = {"works": [LOCALIZE, BOXES], "batch_sizes": [2]}
     _, frame = run(["profile-toy"], tmp_path / "p.csv", **asked)
@@ -320,7 +320,7 @@ def test_memory_of_each_setting_is_its_own() -> None:
 
 
 def test_a_helper_that_ends_is_one_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("wsolbench.profile_memory.sys.executable", "/bin/false")
+    monkeypatch.setattr("wsolbench.profile.memory.sys.executable", "/bin/false")
     with pytest.raises(WsolbenchError, match="measures memory ended with status 1"), PeakServer() as peaks:
         peaks.ask(setting(1))
 

@@ -5,9 +5,9 @@ from pathlib import Path
 import pytest
 
 from wsolbench.errors import UsageError
-from wsolbench.profile_accuracy import draw, panels, scores, speed_label
-from wsolbench.profile_rows import Measurement
-from wsolbench.profile_work import LOCALIZE, TRAIN
+from wsolbench.profile.accuracy import draw, panels, scores, speed_label
+from wsolbench.profile.rows import Measurement
+from wsolbench.profile.work import LOCALIZE, TRAIN
 
 ROOT = Path(__file__).resolve().parent.parent
 

@@ -7,8 +7,8 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from wsolbench.profile_energy import Meter, energy_meter, joules_per_call
-from wsolbench.profile_timing import Subject
+from wsolbench.profile.energy import Meter, energy_meter, joules_per_call
+from wsolbench.profile.timing import Subject
 
 CPU = torch.device("cpu")
 

@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from wsolbench.profile_timing import Subject, Timing, is_settled, status_of, time_in_turns
+from wsolbench.profile.timing import Subject, Timing, is_settled, status_of, time_in_turns
 
 
 def test_timing_is_of_the_durations() -> None:

@@ -12,9 +12,9 @@ from wsolbench.config import TrainConfig
 from wsolbench.errors import UsageError
 from wsolbench.method import create_method
 from wsolbench.numerics import Dtype, Numerics
-from wsolbench.profile_device import unsupported
-from wsolbench.profile_timing import Subject
-from wsolbench.profile_work import (
+from wsolbench.profile.device import unsupported
+from wsolbench.profile.timing import Subject
+from wsolbench.profile.work import (
     FORWARD,
     LOCALIZE,
     TRAIN,
@@ -130,7 +130,7 @@ def test_what_a_device_cannot_do_is_told_beforehand(monkeypatch: pytest.MonkeyPa
     def refuse(*given: Any, **more: Any) -> None:
         raise RuntimeError("not implemented for 'Half'\nmore")
 
-    monkeypatch.setattr("wsolbench.profile_device.F.conv2d", refuse)
+    monkeypatch.setattr("wsolbench.profile.device.F.conv2d", refuse)
     assert unsupported(Numerics(Dtype.fp16), CPU) == "fp16 on cpu: not implemented for 'Half'"
 
 

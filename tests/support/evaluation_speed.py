@@ -30,7 +30,7 @@ from wsolbench.data import eval_batches
 from wsolbench.evaluation import Scoring, evaluate
 from wsolbench.numerics import Numerics
 from wsolbench.outcomes import Geometry
-from wsolbench.profile import device_name, synchroniser
+from wsolbench.profile.device import device_name, synchroniser
 from wsolbench.progress import Silent
 from wsolbench.protocol import AnnotationReader
 

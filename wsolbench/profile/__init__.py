@@ -2,7 +2,8 @@
 
 All methods on a backbone are timed in turns, so that a machine which slows down or is shared hits all alike. The figures are
 for fixed random images; the time of an attention block or a convolution does not depend on what it sees. What is measured is
-in `wsolbench.profile_work`, how in `wsolbench.profile_bench`; the columns are described in docs/profile.md.
+in `work`, how in `bench`, a line and its files in `rows`; the columns are described in docs/profile.md. The process that
+measures memory on a CPU imports this too, and all that it holds is in its figures: what it does not need is imported late.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
@@ -22,16 +23,19 @@ from wsolbench.errors import UsageError, WsolbenchError
 from wsolbench.interrupt import Stopped, request_of
 from wsolbench.method import Method
 from wsolbench.numerics import Dtype, Numerics
-from wsolbench.profile_bench import Bench, Conditions
-from wsolbench.profile_device import context, device_name, pick_device, synchroniser
-from wsolbench.profile_energy import energy_meter
-from wsolbench.profile_memory import PeakServer
-from wsolbench.profile_rows import Measurement, files_of, timed, under, write_rows
-from wsolbench.profile_timing import time_in_turns
-from wsolbench.profile_work import BOXES, LOCALIZE, PLAIN, WORKS, check_works, prepare, sizes_of, subject_of
-from wsolbench.progress import Reporter
+from wsolbench.profile.bench import Bench, Conditions
+from wsolbench.profile.device import context, device_name, pick_device, synchroniser
+from wsolbench.profile.energy import energy_meter
+from wsolbench.profile.memory import PeakServer
+from wsolbench.profile.networks import Networks
+from wsolbench.profile.rows import Measurement, files_of, timed, under, write_rows
+from wsolbench.profile.timing import time_in_turns
+from wsolbench.profile.work import BOXES, LOCALIZE, PLAIN, WORKS, check_works, prepare, sizes_of, subject_of
 from wsolbench.registry import slug
 from wsolbench.types import Batch
+
+if TYPE_CHECKING:
+    from wsolbench.progress import Reporter
 
 __all__ = ["LOCALIZE", "Measurement", "Request", "context", "measure", "profile"]
 
@@ -86,8 +90,9 @@ def profile(request: Request) -> int:
     when it was stopped (see `wsolbench.cli`), what was finished is then written all the same.
     """
     from wsolbench.compose import expand
-    from wsolbench.profile_accuracy import draw
-    from wsolbench.profile_table import print_profile
+    from wsolbench.profile.accuracy import draw
+    from wsolbench.profile.table import print_profile
+    from wsolbench.progress import Reporter
 
     request.check()
     device = pick_device(request.device)
@@ -154,11 +159,14 @@ def _benches(
         say(f"left out: {error}")
 
     unfit = leave_out if len(by_backbone) > 1 else None
-    benches = [Bench(group, numerics, conditions, unfit) for group in by_backbone.values()]
+    built = [
+        Networks(group, conditions.device, conditions.size_HW, conditions.num_classes, unfit)
+        for group in by_backbone.values()
+    ]
     for name, error in refused.items():
-        if not any(config.method["name"] == name for bench in benches for config in bench.configs):
+        if not any(config.method["name"] == name for networks in built for config in networks.configs):
             raise error
-    return [bench for bench in benches if bench.configs]
+    return [Bench(networks, numerics, conditions) for networks in built if networks.configs]
 
 
 def _measure_all(

@@ -15,7 +15,7 @@ from typing import Any
 
 import torch
 
-from wsolbench.profile_timing import Subject
+from wsolbench.profile.timing import Subject
 
 POWERCAP = Path("/sys/class/powercap")
 SECONDS = 1.0  # a stretch of calls, about

@@ -10,8 +10,8 @@ from pathlib import Path
 
 from wsolbench import plots
 from wsolbench.errors import UsageError
-from wsolbench.profile_rows import Measurement
-from wsolbench.profile_work import LOCALIZE
+from wsolbench.profile.rows import Measurement
+from wsolbench.profile.work import LOCALIZE
 
 COLUMN, PROTOCOL = "GT-known@val", "full"
 

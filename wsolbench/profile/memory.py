@@ -29,10 +29,10 @@ from wsolbench.config import TrainConfig
 from wsolbench.errors import WsolbenchError
 from wsolbench.method import create_method
 from wsolbench.numerics import Numerics
-from wsolbench.profile_device import synchroniser
-from wsolbench.profile_rows import Measurement
-from wsolbench.profile_timing import is_out_of_memory
-from wsolbench.profile_work import FORWARD, PLAIN, network_of, prepare, random_batch, subject_of
+from wsolbench.profile.device import synchroniser
+from wsolbench.profile.rows import Measurement
+from wsolbench.profile.timing import is_out_of_memory
+from wsolbench.profile.work import FORWARD, PLAIN, network_of, prepare, random_batch, subject_of
 
 CUDA_PEAK = "max_memory_allocated"
 CPU_PEAK = "peak RSS of a process of its own"
@@ -123,7 +123,7 @@ class PeakServer:
         if self._process is None:
             path = os.pathsep.join(dict.fromkeys(entry or os.getcwd() for entry in sys.path))
             self._process = subprocess.Popen(
-                [sys.executable, "-c", "from wsolbench.profile_memory import serve; serve()"],
+                [sys.executable, "-c", "from wsolbench.profile.memory import serve; serve()"],
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 env=os.environ | {"PYTHONPATH": path},

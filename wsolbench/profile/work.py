@@ -25,7 +25,7 @@ from wsolbench.config import TrainConfig
 from wsolbench.errors import WsolbenchError, unknown
 from wsolbench.method import Method
 from wsolbench.numerics import Numerics
-from wsolbench.profile_timing import Subject
+from wsolbench.profile.timing import Subject
 from wsolbench.stepping import Stepper
 from wsolbench.types import Batch
 

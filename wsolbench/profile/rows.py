@@ -11,7 +11,7 @@ from typing import Any
 
 from wsolbench.errors import UsageError, WsolbenchError
 from wsolbench.numerics import Numerics
-from wsolbench.profile_timing import Subject, Timing, status_of
+from wsolbench.profile.timing import Subject, Timing, status_of
 
 SUFFIXES = (".csv", ".json")
 
@@ -22,7 +22,7 @@ class Measurement:
 
     method: str
     backbone: str
-    work: str  # see `wsolbench.profile_work`
+    work: str  # see `wsolbench.profile.work`
     batch_size: int
     image_size: str  # "64x64", height first
     dtype: str = "fp32"
@@ -43,7 +43,7 @@ class Measurement:
     peak_memory_mib: float | None = None
     # Of the peak, what was there once the network was built: weights, on CPU libraries too.
     memory_floor_mib: float | None = None
-    memory_is: str = ""  # what the peak counts, see `wsolbench.profile_memory`
+    memory_is: str = ""  # what the peak counts, see `wsolbench.profile.memory`
     parameters: int = 0
     trainable: int = 0
 
@@ -101,7 +101,7 @@ def write_rows(path: Path, lines: Sequence[Measurement], facts: Mapping[str, Any
     """Write both files, each row with the hardware and versions it depends on; returns the CSV.
 
     Args:
-        facts: what is the same for all lines: `wsolbench.profile_device.context`, data set, command, versions.
+        facts: what is the same for all lines: `wsolbench.profile.device.context`, data set, command, versions.
         complete: whether everything that was asked for is among the lines; the JSON says so.
     """
     import pandas as pd

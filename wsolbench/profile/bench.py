@@ -7,16 +7,15 @@ from dataclasses import dataclass, field, replace
 
 import torch
 
-from wsolbench.config import RunConfig
 from wsolbench.errors import WsolbenchError
 from wsolbench.numerics import Numerics
-from wsolbench.profile_device import synchroniser, unsupported
-from wsolbench.profile_energy import Meter, joules_per_call
-from wsolbench.profile_memory import CPU_PEAK, CUDA_PEAK, PeakServer, Setting, cuda_peak
-from wsolbench.profile_networks import Networks, is_convolutional, options_of
-from wsolbench.profile_rows import Measurement, timed, under, with_flops
-from wsolbench.profile_timing import Subject, status_of, time_in_turns
-from wsolbench.profile_work import (
+from wsolbench.profile.device import synchroniser, unsupported
+from wsolbench.profile.energy import Meter, joules_per_call
+from wsolbench.profile.memory import CPU_PEAK, CUDA_PEAK, PeakServer, Setting, cuda_peak
+from wsolbench.profile.networks import Networks, is_convolutional, options_of
+from wsolbench.profile.rows import Measurement, timed, under, with_flops
+from wsolbench.profile.timing import Subject, status_of, time_in_turns
+from wsolbench.profile.work import (
     BOXED_IMAGES,
     BOXES,
     FORWARD,
@@ -61,31 +60,18 @@ class Entrant:
 
 
 class Bench:
-    """The methods of some configs on one backbone, and what has been built of them.
+    """The methods of `networks`, at least one, to be measured under `numerics`."""
 
-    Args:
-        on_unfit: is told of a config whose method cannot use the backbone, and why, and the method is left out.
-
-    Raises:
-        WsolbenchError: a method cannot be built on the backbone, and there is no `on_unfit` to tell.
-    """
-
-    def __init__(
-        self,
-        configs: Sequence[RunConfig],
-        numerics: Sequence[Numerics],
-        conditions: Conditions,
-        on_unfit: Callable[[RunConfig, WsolbenchError], None] | None = None,
-    ) -> None:
+    def __init__(self, networks: Networks, numerics: Sequence[Numerics], conditions: Conditions) -> None:
         self.conditions = conditions
-        self.backbone = configs[0].backbone
+        self.configs, self.methods = networks.configs, networks.methods
+        self.backbone = self.configs[0].backbone
         self.numerics = list(numerics) if self.backbone is not None else [PLAIN]  # no network, nothing to choose
         if not is_convolutional(self.backbone):
             self.numerics = [each for each in self.numerics if not each.channels_last]
         self._unsupported = {each.dtype: unsupported(each, conditions.device) for each in self.numerics}
         self._flops: dict[tuple[int, str], float | None] = {}
-        self._networks = Networks(configs, conditions.device, conditions.size_HW, conditions.num_classes, on_unfit)
-        self.configs, self.methods = self._networks.configs, self._networks.methods
+        self._networks = networks
 
     def count(self, work: str) -> int:
         """How many lines are measured one by one at each batch size."""

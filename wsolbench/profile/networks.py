@@ -13,8 +13,8 @@ from wsolbench.config import RunConfig
 from wsolbench.errors import WsolbenchError
 from wsolbench.method import Method, create_method
 from wsolbench.numerics import Numerics
-from wsolbench.profile_timing import status_of
-from wsolbench.profile_work import (
+from wsolbench.profile.timing import status_of
+from wsolbench.profile.work import (
     FORWARD,
     PLAIN,
     TRAIN,

@@ -6,9 +6,9 @@ import os
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from wsolbench.profile_rows import Measurement
-from wsolbench.profile_timing import PRECISION
-from wsolbench.profile_work import WORKS
+from wsolbench.profile.rows import Measurement
+from wsolbench.profile.timing import PRECISION
+from wsolbench.profile.work import WORKS
 
 if TYPE_CHECKING:
     from rich.console import Console
