@@ -120,7 +120,7 @@ def watch(fault: Fault) -> None:
 
 def warm_up() -> None:
     """What every child would otherwise do anew: imports, compilation, asking git."""
-    with wsolbench.engine._deterministic(torch.device("cpu")):
+    with wsolbench.engine.deterministic(torch.device("cpu")):
         prepare_scoring(Silent())
     source_commit()
 
