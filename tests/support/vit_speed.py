@@ -2,12 +2,13 @@
 
     python tests/support/vit_speed.py [--rounds 20] [--batch 8] [--out results/profile/vit-methods-NAME.csv]
 
-Localising (map and logits of DeiT-S, 224 x 224, 1000 classes) with ours, against the same written plainly on timm's own
-blocks with fused attention off (the mask in the last three blocks only; a convolution and its average as the head), and
-against timm's forward pass of the classifier, which gives no map. The first two must agree, or nothing is measured. Every
-round times all of them one after the other; a ratio is that of one round; the table holds medians and the 95 % interval
-of the median (bootstrap over rounds). One thread, CPU seconds, so that other processes show little.
-Memory: the highest sum of what torch had allocated at one time in one call, weights and images not counted.
+Two kinds of work on DeiT-S, 224 x 224, 1000 classes: to localise (map and logits of the predicted class), and a training step
+(losses and their gradients, no optimizer). Each with ours, with the same written plainly on timm's own blocks with fused
+attention off (the mask in the last three blocks only; a convolution and its average as the head), and with timm's classifier,
+which gives no map. The first two must agree, in every gradient too, or nothing is measured. Every round times all of them one
+after the other; a ratio is that of one round; the table holds medians and the 95 % interval of the median (bootstrap over
+rounds). One thread, CPU seconds, so that other processes show little.
+Memory: the highest sum of what torch had allocated at one time in one call, weights and images not counted, gradients counted.
 """
 
 from __future__ import annotations
@@ -24,16 +25,18 @@ import timm
 import torch
 import torch.nn.functional as F
 from speed_table import write_rows
-from torch import Tensor
+from torch import Tensor, nn
 from torch.profiler import ProfilerActivity, profile
 
 import wsolbench
+from wsolbench.types import Batch
 from wsolbench_methods._vit import embed, final_norm, project, run_block
 
 BACKBONE, CLASSES, SIDE = "deit_small_patch16_224", 1000, 224
+LOCALIZE, TRAIN = "localize", "train"
 
-Subject = Callable[[Tensor], tuple[Tensor, Tensor]]
-"""Images to logits and maps."""
+Subject = Callable[[Tensor], tuple[Tensor, ...]]
+"""Images to what must agree: logits and maps, or the loss and all gradients."""
 
 
 # --- the alternatives ------------------------------------------------------------------------------------------------
@@ -41,21 +44,44 @@ Subject = Callable[[Tensor], tuple[Tensor, Tensor]]
 
 def method(name: str) -> Any:
     torch.manual_seed(0)
-    return wsolbench.create_method(name, num_classes=CLASSES, backbone=BACKBONE).eval()
+    return wsolbench.create_method(name, num_classes=CLASSES, backbone=BACKBONE, drop_path=0.0)
 
 
-def ours(name: str) -> Subject:
-    """The method as it is, for the predicted class."""
+def labels_of(images: Tensor) -> Tensor:
+    return torch.arange(len(images)) % CLASSES
+
+
+def step_of(net: nn.Module, losses: Callable[[Tensor], list[Tensor]]) -> Subject:
+    """A training step without its optimizer."""
+    net.train()
+
+    def step(images: Tensor) -> tuple[Tensor, ...]:
+        net.zero_grad(set_to_none=True)
+        loss = torch.stack(losses(images)).sum()
+        loss.backward()
+        return (loss.detach(), *[p.grad for p in net.parameters() if p.grad is not None])
+
+    return step
+
+
+def ours(name: str, work: str) -> Subject:
+    """The method as it is."""
     built = method(name)
 
-    def localize(images: Tensor) -> tuple[Tensor, Tensor]:
+    def losses(images: Tensor) -> list[Tensor]:
+        return list(built.loss(Batch([], images, labels_of(images))).values())
+
+    def localize(images: Tensor) -> tuple[Tensor, ...]:
         prediction = built.localize(images)
         return prediction.logits_BK, prediction.maps_Bhw
 
+    if work == TRAIN:
+        return step_of(built, losses)
+    built.eval()
     return localize
 
 
-def unfused(name: str) -> Subject:
+def unfused(name: str, work: str) -> Subject:
     """The same numbers from timm's blocks with the attention matrix written out."""
     built = copy.deepcopy(method(name))
     vit, head = built.vit, built.head
@@ -76,12 +102,12 @@ def unfused(name: str) -> Subject:
 
     masks: list[Tensor] = []
     rows: list[Tensor] = []
-    if name == "tscam":
+    if name == "tscam" and work == LOCALIZE:
         for block in vit.blocks:
             block.attn.attn_drop.register_forward_hook(keep_row)
 
-    @torch.no_grad()
-    def localize(images: Tensor) -> tuple[Tensor, Tensor]:
+    def scored(images: Tensor) -> tuple[Tensor, tuple[int, int]]:
+        """Class maps [B, K, h, w], and their grid."""
         masks.clear(), rows.clear()
         x, grid = embed(vit, images, built.loc_token + built.loc_embed if name == "sat" else None)
         last = 3 if name == "sat" else 0
@@ -90,30 +116,49 @@ def unfused(name: str) -> Subject:
         for block in vit.blocks[len(vit.blocks) - last :]:
             x = run_block(block, x, masked)
         patches = final_norm(vit, x)[:, 1 : -1 if name == "sat" else None]
-        scores = F.conv2d(patches.transpose(1, 2).reshape(len(x), -1, *grid), head.weight, head.bias, padding=1)
+        maps = patches.transpose(1, 2).reshape(len(x), -1, *grid)
+        return F.conv2d(maps, head.weight, head.bias, padding=1), grid
+
+    def losses(images: Tensor) -> list[Tensor]:
+        scores, grid = scored(images)
+        classified = F.cross_entropy(scores.mean((2, 3)), labels_of(images))
+        if name == "tscam":
+            return [classified]
+        mask = torch.stack(masks).mean(0)[:, None, 1:-1].reshape(-1, 1, *grid)
+        smooth = F.conv2d(mask, built.kernel_33[None, None], padding=1)
+        return [classified, (mask.mean() - built.config.area).abs(), ((1 - smooth) * smooth).mean()]
+
+    @torch.no_grad()
+    def localize(images: Tensor) -> tuple[Tensor, ...]:
+        scores, grid = scored(images)
         logits = scores.mean((2, 3))
         if name == "sat":
             return logits, torch.stack(masks).mean(0)[:, 1:-1].reshape(-1, *grid)
         attention = torch.stack(rows).sum(0).reshape(-1, *grid)
-        return logits, attention * scores[torch.arange(len(x)), logits.argmax(1)]
+        return logits, attention * scores[torch.arange(len(images)), logits.argmax(1)]
 
+    if work == TRAIN:
+        return step_of(built, losses)
+    built.eval()
     return localize
 
 
-def plain(name: str) -> Subject:
-    """timm's classifier, attention fused; its logits twice, as there is no map."""
+def plain(name: str, work: str) -> Subject:
+    """timm's classifier, attention fused."""
     torch.manual_seed(0)
-    model = timm.create_model(BACKBONE, num_classes=CLASSES).eval()
+    model = timm.create_model(BACKBONE, num_classes=CLASSES)
 
     @torch.no_grad()
-    def classify(images: Tensor) -> tuple[Tensor, Tensor]:
-        logits = model(images)
-        return logits, logits
+    def classify(images: Tensor) -> tuple[Tensor, ...]:
+        return (model(images),)
 
+    if work == TRAIN:
+        return step_of(model, lambda images: [F.cross_entropy(model(images), labels_of(images))])
+    model.eval()
     return classify
 
 
-SUBJECTS: dict[str, Callable[[str], Subject]] = {"ours": ours, "unfused": unfused, "plain": plain}
+SUBJECTS: dict[str, Callable[[str, str], Subject]] = {"ours": ours, "unfused": unfused, "plain": plain}
 
 
 # --- measuring -------------------------------------------------------------------------------------------------------
@@ -157,14 +202,21 @@ def images_of(batch: int) -> Tensor:
     return torch.randn(batch, 3, SIDE, SIDE, generator=torch.Generator().manual_seed(0))
 
 
-def measure(name: str, batch: int, rounds: int) -> dict[str, Any]:
+def measure(name: str, work: str, batch: int, rounds: int) -> dict[str, Any]:
     """One row of the table."""
     images = images_of(batch)
-    subjects = {kind: build(name) for kind, build in SUBJECTS.items()}
+    subjects = {kind: build(name, work) for kind, build in SUBJECTS.items()}
     for got, want in zip(subjects["ours"](images), subjects["unfused"](images), strict=True):
         torch.testing.assert_close(got, want, rtol=0, atol=5e-5)
     times = interleaved(subjects, images, rounds)
-    row: dict[str, Any] = {"method": name, "backbone": BACKBONE, "batch": batch, "classes": CLASSES, "rounds": rounds}
+    row: dict[str, Any] = {
+        "method": name,
+        "work": work,
+        "backbone": BACKBONE,
+        "batch": batch,
+        "classes": CLASSES,
+        "rounds": rounds,
+    }
     for kind, values in times.items():
         row[f"{kind} [s]"] = f"{np.median(values):.3f}"
     for title, pair in (("speedup over unfused", ("unfused", "ours")), ("time over plain", ("ours", "plain"))):
@@ -182,9 +234,11 @@ def main() -> None:
     parser.add_argument("--out", type=Path)
     arguments = parser.parse_args()
     torch.set_num_threads(1)
-    rows = [measure(name, arguments.batch, arguments.rounds) for name in ("sat", "tscam")]
-    for row in rows:
-        print(*(f"{key}: {value}" for key, value in row.items()), sep="\n", end="\n\n")
+    rows = []
+    for work in (LOCALIZE, TRAIN):
+        for name in ("sat", "tscam"):
+            rows.append(measure(name, work, arguments.batch, arguments.rounds))
+            print(*(f"{key}: {value}" for key, value in rows[-1].items()), sep="\n", end="\n\n", flush=True)
     if arguments.out is not None:
         write_rows(arguments.out, rows)
 
