@@ -79,16 +79,18 @@ def test_the_host_never_waits(name: str, backbone: str, dtype: Dtype) -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize(("name", "backbone"), [("sat", "badges_vit.s0"), ("cam", "wsol_resnet50")])
 def test_compiled_and_recomputed_steps_are_those_of_plain_ones(name: str, backbone: str) -> None:
-    plain, fast = small(name, backbone).cuda().train(), small(name, backbone).cuda().train()
+    """In float64: batch norms of a random ResNet blow float32's rounding up to percents of its gradients."""
+    plain, fast = (small(name, backbone).cuda().double().train() for _ in range(2))
     for part in (*plain.modules(), *fast.modules()):
         if hasattr(part, "drop_prob"):
             part.drop_prob = 0.0  # compiled code draws otherwise
     fast.checkpoint_gradients()
     Numerics(compile=True, channels_last=True).prepare(fast)
+    data = batch().to("cuda")
+    data.images_BCHW = data.images_BCHW.double()
     for method in (plain, fast):
-        with Numerics().running(torch.device("cuda")):
-            torch.stack(list(method(batch().to("cuda")).values())).sum().backward()
+        torch.stack(list(method(data).values())).sum().backward()
     for (key, p), other in zip(plain.named_parameters(), fast.parameters(), strict=True):
         assert p.grad is not None
         assert other.grad is not None
-        assert (other.grad - p.grad).norm() <= 1e-3 * p.grad.norm() + 1e-6, key
+        assert (other.grad - p.grad).norm() <= 1e-8 * p.grad.norm() + 1e-12, key
