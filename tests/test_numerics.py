@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 import wsolbench
-from wsolbench.errors import WsolbenchError
+from wsolbench.errors import UsageError, WsolbenchError
 from wsolbench.method import Method
 from wsolbench.numerics import Dtype, Numerics
 from wsolbench.types import Batch, Prediction
@@ -113,6 +113,15 @@ def test_a_compiler_that_fails_is_one_sentence(monkeypatch: pytest.MonkeyPatch) 
     with pytest.raises(WsolbenchError, match=r"torch.compile fails on 'CAM' \(.*\); run without compile") as caught:
         method(batch())
     assert "\n" not in str(caught.value)
+
+
+def test_an_error_of_the_method_stays_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    compile_ = torch.compile
+    monkeypatch.setattr(torch, "compile", lambda function: compile_(function, backend="eager"))
+    method = small("sat", "badges_vit.s0")
+    Numerics(compile=True).prepare(method)
+    with pytest.raises(UsageError, match="the backbone takes 64x64 images, got 32x32"):
+        method.localize(torch.zeros(1, 3, 32, 32))
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import inspect
 from contextlib import AbstractContextManager, nullcontext
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any, ClassVar, cast
 
 import torch
 import torch.nn.functional as F
@@ -74,11 +74,27 @@ def statistics_of_all(method: nn.Module) -> AbstractContextManager[object]:
     return _StatisticsOfAll()
 
 
+def statistics_again() -> AbstractContextManager[object]:
+    """What the running forward pass has: `statistics_of_all`, or nothing. For computing a part of it once more later."""
+    return _StatisticsOfAll() if _StatisticsOfAll.blocks else nullcontext()
+
+
 class _StatisticsOfAll(TorchFunctionMode):
     """Replaces the function under every kind of batch norm, so no module has to be exchanged for another.
 
     torch's SyncBatchNorm takes tensors on a GPU only, and exchanging modules loses what subclasses (timm's) add.
     """
+
+    blocks: ClassVar[int] = 0
+    """How many are being run through."""
+
+    def __enter__(self) -> Any:
+        _StatisticsOfAll.blocks += 1
+        return super().__enter__()  # type: ignore[no-untyped-call]
+
+    def __exit__(self, *error: object) -> None:
+        _StatisticsOfAll.blocks -= 1
+        super().__exit__(*error)  # type: ignore[no-untyped-call]
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: dict[str, Any] | None = None) -> Any:
         return (_batch_norm if func is F.batch_norm else func)(*args, **(kwargs or {}))

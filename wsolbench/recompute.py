@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import torch
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from wsolbench.data_parallel import statistics_again
+
 
 def recompute_activations(network: nn.Module, enable: bool = True) -> bool:
     """Switch on (or off) timm's `set_grad_checkpointing`; False: the network has none.
 
     Batch norms see the second computation of a batch too, but count it once: their running statistics stay what they
-    would be without.
+    would be without. Among several processes it takes its statistics from where the first computation took them.
     """
     switch = getattr(network, "set_grad_checkpointing", None)
     try:
@@ -35,20 +38,27 @@ def _is_hooked(norm: nn.Module) -> bool:
 
 
 class _CountedOnce:
-    """Hooks of a batch norm that make it forget the second of two computations."""
+    """Hooks of a batch norm that make it compute a batch twice alike, and forget the second time."""
 
     def __init__(self, momentum: float | None) -> None:
         self.momentum = momentum
         self.is_second = False
+        self.statistics: AbstractContextManager[object] = nullcontext()
 
     def before(self, norm: Any, inputs: Any) -> None:
-        # A forward pass inside a backward pass is a second one. A compiled graph updates buffers once by itself.
-        if not torch.compiler.is_compiling() and torch._C._current_graph_task_id() != -1:
-            self.is_second = norm.training
+        if torch.compiler.is_compiling() or not norm.training:
+            return  # a compiled graph updates buffers once by itself
+        # A forward pass inside a backward pass is a second one. On a GPU it runs in another thread: contexts are gone.
+        self.is_second = torch._C._current_graph_task_id() != -1
+        if self.is_second:
             norm.momentum = 0.0
+            self.statistics.__enter__()
+        else:
+            self.statistics = statistics_again()
 
     def after(self, norm: Any, inputs: Any, output: Any) -> None:
-        norm.momentum = self.momentum
         if self.is_second:
+            self.statistics.__exit__(None, None, None)
+            norm.momentum = self.momentum
             norm.num_batches_tracked.sub_(1)
             self.is_second = False

@@ -18,6 +18,7 @@ import wsolbench
 from wsolbench.checkpoint import write_tensors
 from wsolbench.errors import UsageError
 from wsolbench.method import Method
+from wsolbench.numerics import Dtype, Numerics
 from wsolbench.registry import METHODS, Entry
 from wsolbench.types import Batch, Prediction
 
@@ -219,6 +220,20 @@ def test_localize_is_the_same_in_every_grad_mode(name: str, backbone: str | None
         predicted = method.localize(batch.images_BCHW.clone())
     assert_same(predicted, method.localize(batch.images_BCHW))
     assert torch.is_grad_enabled()
+
+
+@on_every_backbone
+@pytest.mark.parametrize("dtype", [Dtype.bf16, Dtype.fp16])
+def test_other_numerics_keep_the_promises(name: str, backbone: str | None, dtype: Dtype, batch: Batch) -> None:
+    method, numerics = build(name, backbone), Numerics(dtype, channels_last=True)
+    plain = method.localize(batch.images_BCHW, batch.labels_B)
+    with numerics.applied(method), numerics.running(torch.device("cpu")):
+        prediction, losses = method.localize(batch.images_BCHW, batch.labels_B), method(batch)
+    assert prediction.maps_Bhw.dtype == torch.float32
+    assert prediction.maps_Bhw.shape == plain.maps_Bhw.shape
+    assert prediction.maps_Bhw.isfinite().all()
+    assert prediction.logits_BK is None or prediction.logits_BK.dtype == torch.float32
+    assert all(loss.dtype == torch.float32 and loss.isfinite() for loss in losses.values())
 
 
 @on_every_backbone

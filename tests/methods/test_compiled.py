@@ -16,6 +16,7 @@ from wsolbench.types import Batch
 
 CASES = [
     ("sat", "badges_vit.s0"),
+    ("sat", "test_vit"),
     ("tscam", "badges_vit.s0"),
     ("cam", "badges_vit.s0"),
     ("cam", "badges_cnn"),
@@ -43,12 +44,13 @@ def small(name: str, backbone: str) -> Method:
     return method
 
 
-def batch(step: int, images: int = 3) -> Batch:
+def batch(step: int, images: int = 3, backbone: str = "badges_vit.s0") -> Batch:
+    side = 160 if backbone == "test_vit" else 64
     generator = torch.Generator().manual_seed(step)
     ids = [f"{step}/{i}" for i in range(images)]
     return Batch(
         ids,
-        torch.randn(images, 3, 64, 64, generator=generator),
+        torch.randn(images, 3, side, side, generator=generator),
         torch.randint(5, (images,), generator=generator),
     )
 
@@ -63,7 +65,8 @@ def test_training_is_one_graph_whatever_the_ids(name: str, backbone: str) -> Non
     names = list(method.state_dict())
     loss = torch.compile(method.loss, fullgraph=True, backend="aot_eager")
     for step in range(3):
-        expected, losses = method.loss(batch(step)), loss(batch(step))
+        data = batch(step, backbone=backbone)
+        expected, losses = method.loss(data), loss(data)
         assert {key: value.item() for key, value in losses.items()} == pytest.approx(
             {key: value.item() for key, value in expected.items()}, rel=1e-6
         )
@@ -79,8 +82,9 @@ def test_localising_is_one_graph_with_labels_and_one_without(name: str, backbone
     localize = torch.compile(method.localize, fullgraph=True, backend="eager")
     with torch.inference_mode():
         for step in range(2):
-            images, labels = batch(step).images_BCHW, batch(step).labels_B
-            for asked in (labels, None):
+            data = batch(step, backbone=backbone)
+            images = data.images_BCHW
+            for asked in (data.labels_B, None):
                 assert torch.equal(localize(images, asked).maps_Bhw, method.localize(images, asked).maps_Bhw)
     assert graphs() == (1 if name in ("sat", "attention") else 2)
     assert not method.training

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -90,3 +91,52 @@ def test_sat_in_two_processes_learns_what_one_learns_from_the_whole_batch(by_ran
         for each in by_rank:
             error = (each["gradients"][name] - parameter.grad).norm()
             assert error <= 1e-4 * parameter.grad.norm() + 1e-8, name
+
+
+RECOMPUTE_SCRIPT = """
+import sys, torch
+import wsolbench
+from wsolbench import dist
+from wsolbench.data_parallel import Replica, statistics_of_all
+from wsolbench.types import Batch
+images, labels = torch.randn(5, 3, 64, 64, generator=torch.Generator().manual_seed(0)), torch.tensor([0, 1, 2, 0, 1])
+found = []
+with dist.joined():
+    rows = [slice(0, 2), slice(2, 5)][dist.rank()]
+    for recomputed in (False, True):
+        torch.manual_seed(0)
+        method = wsolbench.create_method("cam", num_classes=3, backbone="resnet10t").train()
+        if recomputed:
+            method.checkpoint_gradients()
+        replica = Replica(method, torch.device("cpu"))
+        with statistics_of_all(method):
+            losses = replica(Batch(list("abcde")[rows], images[rows], labels[rows]))
+        losses["cls"].backward()
+        found.append([losses["cls"].detach(), *[p.grad for p in method.parameters()], *method.buffers()])
+for a, b in zip(*found, strict=True):
+    assert torch.equal(a, b), (a, b)
+print(len(found[0]))
+"""
+
+
+def test_batch_norms_of_two_processes_compute_again_what_they_computed(tmp_path: Path) -> None:
+    """Statistics of both processes' images, in a backward pass that knows nothing of them."""
+    meeting = {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port())}
+    env = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path), "OMP_NUM_THREADS": "1", **meeting}
+    running = [
+        subprocess.Popen(
+            [sys.executable, "-c", RECOMPUTE_SCRIPT], env={**env, "RANK": str(rank), "LOCAL_RANK": str(rank)}
+        )
+        for rank in (0, 1)
+    ]
+    try:
+        assert [one.wait(timeout=240) for one in running] == [0, 0]
+    finally:
+        for one in running:
+            one.kill()
+
+
+def free_port() -> int:
+    with socket.socket() as listening:
+        listening.bind(("127.0.0.1", 0))
+        return int(listening.getsockname()[1])

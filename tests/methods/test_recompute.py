@@ -62,7 +62,7 @@ def test_the_same_step_with_less_memory(name: str, backbone: str) -> None:
     assert frugal.state_dict().keys() == plain.state_dict().keys()
     for key, value in plain.state_dict().items():  # running means, and how many batches they have seen
         assert torch.equal(frugal.state_dict()[key], value), key
-    assert little < 0.6 * much  # of ResNet-18 the stem is left
+    assert little < (0.6 if backbone == "resnet18" else 0.4) * much  # of a ResNet the stem is left
 
 
 def test_what_reads_gradients_at_test_time_finds_the_same() -> None:
