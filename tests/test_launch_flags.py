@@ -59,6 +59,8 @@ def test_without_a_word_runs_take_place_here() -> None:
         (["launch=slurm", "launch.time=0h"], "a job needs some time"),
         (["launch=slurm", "launch.memory=32"], "launch.memory=32 is no amount of memory"),
         (["launch=slurm", "launch.cluster=pbs"], "unknown cluster 'pbs'"),
+        (["launch=slurm", "launch.tasks=0"], "launch.tasks=0 is impossible: the least is 1"),
+        (["launch=slurm", "launch.cluster=local", "launch.nodes=2"], "this machine: one node"),
     ],
 )
 def test_what_makes_no_sense_is_one_sentence(words: list[str], sentence: str) -> None:

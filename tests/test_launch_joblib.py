@@ -84,7 +84,7 @@ def test_ctrl_c_saves_every_run_and_says_how_to_go_on(tmp_path: Path) -> None:
         "from wsolbench.launch import Joblib, run_by\n"
         "configs = [fake_config(Path(sys.argv[1]), 'tiny', seed=seed, steps=100000) for seed in (0, 1, 2)]\n"
         "try: run_by(Joblib(jobs=2), configs)\n"
-        "except KeyboardInterrupt: sys.exit(130)"
+        "except KeyboardInterrupt as error: sys.exit(error.status)"  # which says what ended it
     )
     paths = [str(path) for path in (ROOT, ROOT / "methods", ROOT / "datasets", ROOT / "tests/support")]
     child = subprocess.Popen(

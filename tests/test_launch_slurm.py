@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import io
+import json
 import os
 import re
+import signal
 import stat
+from dataclasses import replace
 from pathlib import Path
 
+import dist_child  # noqa: F401 (registers a method)
 import pytest
 from engine_fakes import fake_config
 from rich.console import Console
@@ -79,6 +83,45 @@ def test_jobs_leave_what_one_process_leaves_though_one_is_preempted(
     assert logs.count("Requeued job") == 1
 
 
+@pytest.mark.slow
+def test_a_job_of_two_processes_leaves_what_one_process_leaves_though_it_is_preempted(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    paths = [str(path) for path in (ROOT, ROOT / "methods", ROOT / "datasets", ROOT / "tests/support")]
+    for name, value in {"PYTHONPATH": os.pathsep.join(paths), "OMP_NUM_THREADS": "1"}.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setenv("PREEMPTED", str(tmp_path / "once"))
+    config = fake_config(tmp_path / "slurm", "certain-preempted")
+    (outcome,), lines = submitted(Slurm(cluster="local", time="1h", tasks=2), [config])
+    assert outcome.status == "done", outcome.reason
+    assert outcome.record is not None
+    assert outcome.record.provenance["processes"] == 2
+    assert (tmp_path / "once0").exists()  # the first process was told to go
+    assert sum(line.startswith("[1/1] certain-preempted") and line.endswith(": running") for line in lines) == 2
+    assert sum(": done in " in line for line in lines) == 1
+    logs = "".join(path.read_text() for path in (tmp_path / "slurm" / "slurm").rglob("*_log.*"))
+    assert logs.count("Requeued job") == 1
+
+    (tmp_path / "once").touch()  # a process by itself stays
+    (alone,) = run_all([fake_config(tmp_path / "here", "certain-preempted")], reporter=Silent())
+    two, one = (losses(each.directory) for each in (outcome, alone))
+    assert len(two) == len(one) == 3  # one an epoch
+    assert two == pytest.approx(one, abs=1e-5)
+
+    found = comparable(outcome.record)  # and the same scores as one process with these weights
+    (Path(str(outcome.directory)) / "record.json").unlink()
+    (again,) = run_all([config], reporter=Silent())
+    assert again.record is not None
+    scored = comparable(again.record)
+    assert found["provenance"].pop("processes") == 2
+    scored["provenance"].pop("processes", None)
+    assert scored == found
+
+
+def losses(run: Path | None) -> list[float]:
+    return [json.loads(line)["loss"] for line in (Path(str(run)) / "train.jsonl").read_text().splitlines()]
+
+
 def test_options_reach_sbatch(cluster: Path, tmp_path: Path) -> None:
     launcher = Slurm(
         partition="gpu",
@@ -123,6 +166,22 @@ def test_options_reach_sbatch(cluster: Path, tmp_path: Path) -> None:
     assert re.search(r"^srun .* -m submitit.core._submit ", script, re.MULTILINE)
 
 
+def test_processes_of_a_job_reach_sbatch_with_a_gpu_each(cluster: Path, tmp_path: Path) -> None:
+    configs = [fake_config(tmp_path, "tiny", device="auto")]
+    for launcher, gpus in ((Slurm(nodes=2, tasks=8), 8), (Slurm(nodes=2, tasks=2, gpus=4), 4)):
+        submitted(replace(launcher, wait=False), configs)
+        told = dict(re.findall(r"^#SBATCH --([\w-]+)=(.*)$", (tmp_path / "script.sh").read_text(), re.MULTILINE))
+        expected = {"nodes": "2", "ntasks-per-node": str(launcher.tasks), "gpus-per-node": str(gpus)}
+        assert expected.items() <= told.items()
+    submitted(Slurm(tasks=4, wait=False), [fake_config(tmp_path, "tiny")])
+    script = (tmp_path / "script.sh").read_text()
+    assert "--ntasks-per-node=4" in script
+    assert "gpus" not in script
+    submitted(Slurm(tasks=4, gpus=0, wait=False), configs)
+    with pytest.raises(UsageError, match=r"launch\.tasks=4 with launch\.gpus=2: each process .* use launch\.gpus=4"):
+        submitted(Slurm(tasks=4, gpus=2), configs)
+
+
 def test_done_runs_are_not_submitted_and_no_run_is_a_job_without_gpu_that_asks_for_one(
     cluster: Path, tmp_path: Path
 ) -> None:
@@ -148,17 +207,30 @@ def test_what_sbatch_refuses_is_said_in_its_words(cluster: Path, tmp_path: Path)
         submitted(Slurm(partition="gpuu"), [fake_config(tmp_path, "tiny")])
 
 
-def test_ctrl_c_leaves_the_jobs_and_says_how_to_end_them(
-    cluster: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+@pytest.mark.parametrize(
+    ("number", "status", "why"),
+    [(signal.SIGINT, 130, "interrupted"), (signal.SIGALRM, 75, "stopped for --max-time 1h")],
+)
+def test_who_stops_waiting_leaves_the_jobs_and_hears_how_to_end_them(
+    cluster: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    number: int,
+    status: int,
+    why: str,
 ) -> None:
+    """By Ctrl-C, or because the time is up."""
+
     def interrupt(seconds: float) -> None:
-        raise KeyboardInterrupt
+        os.kill(os.getpid(), number)
 
     monkeypatch.setattr(with_slurm.time, "sleep", interrupt)
     command(cluster / "sacct", "printf 'JobID|State|NodeList\\n77|RUNNING|n1\\n'")
-    assert main(["run", "--methods", "center-box", "--out", str(tmp_path), "launch=slurm"]) == 130
+    words = ["run", "--methods", "center-box", "--out", str(tmp_path), "--max-time", "1h", "launch=slurm"]
+    assert main(words) == status
     said = capsys.readouterr()
-    assert "no longer waiting, but the jobs go on; scancel 77 ends them" in said.err
+    assert f"launch=slurm: {why}, no longer waiting, but the jobs go on; scancel 77 ends them" in said.err
     assert "1 run: 1 submitted" in said.out
 
 

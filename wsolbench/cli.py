@@ -352,8 +352,8 @@ def _run_all(arguments: argparse.Namespace, overrides: list[str]) -> int:
     finished = [(outcome.config.out, outcome.directory) for outcome in outcomes if outcome.record is not None]
     for out in sorted({out for out, _ in finished}):
         print(report_flags.invitation(out, [path for of, path in finished if of == out and path is not None]))
-    if counts["submitted"] and getattr(launcher, "wait", False):  # Ctrl-C ended the waiting, not the jobs
-        return 130
+    if counts["submitted"] and getattr(launcher, "wait", False):  # the waiting was ended, not the jobs
+        return request_of(KeyboardInterrupt()).status
     return 1 if failed else 0
 
 

@@ -40,7 +40,9 @@ class Slurm:
     time: str = "4h"  # per job; one that runs out of it is queued again and resumes
     memory: str | None = None
     cpus: int | None = None
-    gpus: int | None = None  # None: one, or none with --device cpu
+    nodes: int = 1  # of each job
+    tasks: int = 1  # processes on each node, which share the work of each run and take a GPU each
+    gpus: int | None = None  # of each node; None: one for each task, or none with --device cpu
     parallel: int | None = None  # jobs of the array that run at a time
     requeues: int = 3  # how often a job may run out of time; pre-emption is not counted
     name: str = "wsolbench"
@@ -59,7 +61,7 @@ class Slurm:
 
 Launcher = Here | Joblib | Slurm
 LAUNCHERS: dict[str, type[Launcher]] = {"here": Here, "joblib": Joblib, "slurm": Slurm}
-LEAST = {"jobs": 1, "cpus": 1, "gpus": 0, "parallel": 1, "requeues": 0}
+LEAST = {"jobs": 1, "cpus": 1, "nodes": 1, "tasks": 1, "gpus": 0, "parallel": 1, "requeues": 0}
 
 
 def take(words: Sequence[str]) -> tuple[Launcher, list[str]]:
@@ -165,4 +167,8 @@ def _filled(name: str, options: Sequence[Choice]) -> Launcher:
         _ = launcher.minutes, launcher.gigabytes  # says now what is wrong with them
         if launcher.cluster not in ("slurm", "local"):
             raise unknown("cluster", launcher.cluster, ("slurm", "local"))
+        if launcher.cluster == "local" and launcher.nodes > 1:
+            raise UsageError(
+                f"launch.nodes={launcher.nodes} with launch.cluster=local, which is this machine: one node"
+            )
     return launcher

@@ -21,7 +21,7 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from engine_fakes import Tiny, fake_config
+from engine_fakes import Preempted, Tiny, fake_config
 from torch import Tensor
 
 import wsolbench
@@ -66,7 +66,12 @@ class Steady(Certain):
         self.net.norm = torch.nn.Identity()  # type: ignore[assignment]
 
 
+class CertainPreempted(Preempted, Certain):
+    """The same losses in any number of processes, and in those that are sent away in between."""
+
+
 register_method("certain")(Certain)
+register_method("certain-preempted")(CertainPreempted)
 register_method("steady")(Steady)
 
 

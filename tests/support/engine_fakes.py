@@ -157,11 +157,12 @@ class Interrupted(Tiny):
 
 
 class Preempted(Tiny):
-    """Is sent away by SLURM during its fifth step, once: what PREEMPTED names remembers."""
+    """Is sent away by SLURM during its fifth step, once: what PREEMPTED names, and a rank, remembers. All processes are told."""
 
     def loss(self, batch: Batch) -> dict[str, Tensor]:
-        if self.losses == 4 and not Path(os.environ["PREEMPTED"]).exists():
-            Path(os.environ["PREEMPTED"]).touch()
+        once = Path(os.environ["PREEMPTED"] + os.environ.get("RANK", ""))
+        if self.losses == 4 and not once.exists():
+            once.touch()
             os.kill(os.getpid(), signal.SIGUSR2)
         return super().loss(batch)
 

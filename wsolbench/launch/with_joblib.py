@@ -124,7 +124,7 @@ class _Pool:
             _end_workers()
         self.follower.look()
         if self.interrupt.requested:
-            raise KeyboardInterrupt
+            raise self.interrupt.stopped()
         return codes
 
     def _tasks(self, groups: list[list[int]]) -> Iterator[Task]:
