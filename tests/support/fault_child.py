@@ -17,6 +17,7 @@ import signal
 import struct
 import sys
 import time
+import traceback
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -34,6 +35,7 @@ import wsolbench.launch
 import wsolbench.training
 from wsolbench.config import RunConfig, SearchConfig
 from wsolbench.interrupt import Stopped, caught
+from wsolbench.launch import here
 from wsolbench.metrics import label_rank  # noqa: F401 (imported here, once, instead of in every child)
 from wsolbench.outcomes import prepare_scoring
 from wsolbench.progress import Silent
@@ -115,7 +117,7 @@ def watch(fault: Fault) -> None:
     Evaluator.__call__ = of_split  # type: ignore[method-assign]
     write = during(lambda *_: "writing", wsolbench.engine.save_levels, "writing")  # and all that follows
     wsolbench.engine.save_levels = write  # type: ignore[attr-defined]
-    wsolbench.launch.run_job = during(lambda *_: "opening", wsolbench.launch.run_job, "opening")  # type: ignore[attr-defined]
+    here.run_job = during(lambda *_: "opening", here.run_job, "opening")  # type: ignore[attr-defined]
 
 
 def warm_up() -> None:
@@ -147,6 +149,8 @@ def fork(out: Path, fault: Fault) -> int:
         code = 70
         try:
             code = child(out, fault)
+        except BaseException:
+            traceback.print_exc()
         finally:
             os._exit(code)
     return pid
