@@ -149,7 +149,7 @@ def fork(out: Path, fault: Fault) -> int:
         code = 70
         try:
             code = child(out, fault)
-        except BaseException:
+        except BaseException:  # noqa: BLE001 (the parent sees a number only)
             traceback.print_exc()
         finally:
             os._exit(code)
