@@ -1,8 +1,9 @@
-"""Image ids as file names: an id from a list, a split or an archive never names a file outside its folder."""
+"""Image ids as file names, which never name a file outside their folder, and in sentences."""
 
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from pathlib import Path
 
 from wsolbench.errors import WsolbenchError
@@ -41,3 +42,12 @@ def safe_path(folder: str | Path, id: str) -> Path:
     if not is_safe(id):
         raise WsolbenchError(f"id {id!r} could name a file outside '{folder}'; expected {EXPECTED}")
     return Path(folder, id)
+
+
+def images_named(ids: Sequence[str], most: int = 8) -> str:
+    """Name some images in a sentence.
+
+    >>> images_named(["a", "b", "c"], most=2)
+    'images a, b, ... (3 in all)'
+    """
+    return f"images {', '.join(ids[:most])}" + (f", ... ({len(ids)} in all)" if len(ids) > most else "")

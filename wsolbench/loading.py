@@ -18,6 +18,7 @@ from torch.utils.data import DataLoader, get_worker_info
 from torch.utils.data import Dataset as TorchDataset
 
 from wsolbench.errors import WsolbenchError
+from wsolbench.ids import images_named
 from wsolbench.interrupt import leave_to_parent
 from wsolbench.seeds import stable_seed
 from wsolbench.types import Batch, Sample
@@ -139,7 +140,9 @@ def train_steps(
 
     def waiting(count: int) -> str:
         keys = next(islice(iter(steps), count, None))
-        return f"epoch {keys[0][0] + 1}, step {first + count + 1}, {_shown([images.id(index) for _, index in keys])}"
+        return (
+            f"epoch {keys[0][0] + 1}, step {first + count + 1}, {images_named([images.id(index) for _, index in keys])}"
+        )
 
     watched = partial(from_workers, option="train.workers", waiting=waiting)
     return _batches(_Augmented(images, seed), images, workers, pin, watched, batch_sampler=steps)
@@ -175,14 +178,10 @@ def eval_batches(
     order = [range(start, min(start + batch_size, len(split))) for start in starts]
 
     def waiting(count: int) -> str:
-        return _shown([images.id(index) for index in order[count]])
+        return images_named([images.id(index) for index in order[count]])
 
     watched = partial(from_workers, option="evaluate.workers", waiting=waiting)
     yield from _batches(_Plain(images), images, workers, pin, watched, batch_sampler=order)
-
-
-def _shown(ids: list[str]) -> str:
-    return f"images {', '.join(ids[:8])}{f', ... ({len(ids)} in all)' if len(ids) > 8 else ''}"
 
 
 def _batches(

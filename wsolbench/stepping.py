@@ -14,6 +14,7 @@ from wsolbench import dist
 from wsolbench.config import TrainConfig
 from wsolbench.data_parallel import Replica, statistics_of_all, weigh
 from wsolbench.errors import WsolbenchError
+from wsolbench.ids import images_named
 from wsolbench.method import Method
 from wsolbench.numerics import Dtype, Numerics
 from wsolbench.types import Batch
@@ -141,8 +142,7 @@ class Place:
     ids: list[str]
 
     def __str__(self) -> str:
-        shown = ", ".join(self.ids[:8]) + (f", ... ({len(self.ids)} in all)" if len(self.ids) > 8 else "")
-        return f"epoch {self.epoch}, step {self.step}, images {shown}"
+        return f"epoch {self.epoch}, step {self.step}, {images_named(self.ids)}"
 
 
 class StepCheck:

@@ -27,17 +27,13 @@ class Means:
         """The mean of all parts' values, differentiable in this part's, whose loss counts as its share of the images."""
         at, self._asked = self._asked, self._asked + 1
         if self._share is None:
-            total = torch.stack(
-                [values.detach().double().sum(), values.new_tensor(values.numel(), dtype=torch.float64)]
-            )
+            total = added_up(values)
             if at == len(self._totals):
                 self._totals.append(total)
             else:
                 self._totals[at] = self._totals[at] + total
             return values.mean()
-        total, count = self._totals[at].unbind()
-        own = values.sum() * (_world() / (self._share * count)).to(values.dtype)
-        return own + ((total / count).to(values.dtype) - own).detach()
+        return mean_over(values, self._totals[at], self._share)
 
     @contextmanager
     def passing(self, share: float | None = None) -> Iterator[None]:
@@ -51,7 +47,7 @@ class Means:
 
     def complete(self) -> None:
         """All parts have been added up here; now those of the other processes."""
-        if _world() > 1:
+        if processes() > 1:
             for total in self._totals:
                 dist.all_reduce(total)
 
@@ -64,5 +60,22 @@ def passing() -> Means | None:
     return _passing
 
 
-def _world() -> int:
+def added_up(values: Tensor) -> Tensor:
+    """Sum and number of the elements here, float64 [2], without gradients."""
+    return torch.stack([values.detach().double().sum(), values.new_tensor(values.numel(), dtype=torch.float64)])
+
+
+def mean_over(values: Tensor, totals: Tensor, share: float = 1.0) -> Tensor:
+    """The mean that `totals` (as `added_up`, of all processes and parts) make, differentiable in the elements here.
+
+    DistributedDataParallel averages gradients over R processes, so each contributes R * (its sum) / (global count): exact
+    also where they hold different numbers of elements. `share`: what the loss of this part is going to be multiplied by.
+    """
+    total, count = totals.unbind()
+    own = values.sum() * (processes() / (share * count)).to(values.dtype)
+    return own + ((total / count).to(values.dtype) - own).detach()
+
+
+def processes() -> int:
+    """How many processes share a batch."""
     return dist.get_world_size() if dist.is_available() and dist.is_initialized() else 1

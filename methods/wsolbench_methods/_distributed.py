@@ -2,25 +2,18 @@
 
 from __future__ import annotations
 
-import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from wsolbench.whole_batch import passing
+from wsolbench.whole_batch import added_up, mean_over, passing, processes
 
 
 def global_mean(values: Tensor) -> Tensor:
-    """Mean over the elements of all processes, and of all parts of a batch, differentiable in what is here of them.
-
-    DistributedDataParallel averages gradients over R processes, so each contributes R * (its sum) / (global count):
-    exact also where the processes hold different numbers of elements.
-    """
+    """Mean over the elements of all processes, and of all parts of a batch, differentiable in what is here of them."""
     if (parts := passing()) is not None:  # train.accumulate
         return parts.of(values)
-    if not (dist.is_available() and dist.is_initialized()) or dist.get_world_size() == 1:
+    if processes() == 1:
         return values.mean()
-    totals = torch.stack([values.detach().double().sum(), values.new_tensor(values.numel(), dtype=torch.float64)])
+    totals = added_up(values)
     dist.all_reduce(totals)
-    mean = (totals[0] / totals[1]).to(values.dtype)
-    share = values.sum() * (dist.get_world_size() / totals[1]).to(values.dtype)
-    return share + (mean - share).detach()
+    return mean_over(values, totals)
