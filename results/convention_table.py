@@ -23,13 +23,15 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from wsolbench import create_dataset, load_run
-from wsolbench.boxes import normalize_maps, resize_boxes
-from wsolbench.convention_scores import ConventionOutcomes, score_convention
+from wsolbench.boxes.maps import normalize_maps
+from wsolbench.boxes.scan import resize_boxes
 from wsolbench.conventions import CONVENTIONS, Convention, Geometry, get_convention
-from wsolbench.data import Split, eval_batches
-from wsolbench.method import Method
+from wsolbench.data.loading import eval_batches
+from wsolbench.data.split import Split
+from wsolbench.evaluation.by_convention import ConventionOutcomes, score_convention
+from wsolbench.method.base import Method
 from wsolbench.metrics import GTKnownLoc, TopKLoc, label_rank
-from wsolbench.protocol import AnnotationReader
+from wsolbench.protocols.needs import AnnotationReader
 from wsolbench.record import RunRecord, read_record
 from wsolbench.types import Batch, Prediction
 

@@ -20,7 +20,8 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
 from wsolbench import create_dataset, load_run
-from wsolbench.boxes import boxes_at_threshold, iou_matrix, normalize_maps, resize_boxes
+from wsolbench.boxes.maps import normalize_maps
+from wsolbench.boxes.scan import boxes_at_threshold, iou_matrix, resize_boxes
 from wsolbench.record import read_record
 
 

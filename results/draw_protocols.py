@@ -11,10 +11,10 @@ import argparse
 import statistics
 from pathlib import Path
 
-from wsolbench import plots
-from wsolbench.few_shot import FEW, few_shot_points
-from wsolbench.leaderboard import load_records
-from wsolbench.matrix_tables import made_with
+from wsolbench.leaderboard import plots
+from wsolbench.leaderboard.few_shot import FEW, few_shot_points
+from wsolbench.leaderboard.groups import load_records
+from wsolbench.leaderboard.tables.matrix import made_with
 from wsolbench.record import RunRecord
 
 

@@ -82,8 +82,8 @@ def draw_terminal(path: Path) -> Path:
     """What `wsolbench run` prints at its end, by the functions that print it."""
     from rich._export_format import CONSOLE_SVG_FORMAT
 
-    from wsolbench.leaderboard import find_records, render
-    from wsolbench.report_flags import invitation
+    from wsolbench.cli.report import invitation
+    from wsolbench.leaderboard.groups import find_records, render
 
     found = find_records(Path("results"))
     console = Console(record=True, width=COLUMNS, file=io.StringIO(), force_terminal=True, color_system="truecolor")

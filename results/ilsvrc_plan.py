@@ -69,9 +69,9 @@ def _network(method_name: str, recipe: str) -> list[tuple[str, Any]]:
     from torch.nn.attention import SDPBackend, sdpa_kernel
     from torch.utils.flop_counter import FlopCounterMode
 
-    from wsolbench.compose import expand
+    from wsolbench.config.compose import expand
     from wsolbench.conventions import get_convention
-    from wsolbench.training import create
+    from wsolbench.runs.trained import create
     from wsolbench.types import Batch
 
     (config,) = expand(
@@ -140,9 +140,9 @@ def _kept() -> list[tuple[str, Any]]:
     """What a finished run keeps of each image: outcomes of an untrained control on the embedded data."""
     import numpy as np
 
-    from wsolbench.compose import expand
-    from wsolbench.launch import run_all
-    from wsolbench.progress import Silent
+    from wsolbench.config.compose import expand
+    from wsolbench.launch.here import run_all
+    from wsolbench.system.progress import Silent
 
     with tempfile.TemporaryDirectory() as out:
         (outcome,) = run_all(expand(["attention"], device="cpu", out=out), reporter=Silent())

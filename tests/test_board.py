@@ -12,12 +12,12 @@ import pytest
 from board_cases import make_levels, make_record, write_run
 from rich.console import Console
 
-from wsolbench.board import View, build
-from wsolbench.cli import main
+from wsolbench.cli.main import main
 from wsolbench.errors import UsageError, WsolbenchError
-from wsolbench.formats import show, write
+from wsolbench.leaderboard.formats import show, write
+from wsolbench.leaderboard.selection import Selection
+from wsolbench.leaderboard.view import View, build
 from wsolbench.record import Cell, read_record, to_json
-from wsolbench.selection import Selection
 
 
 @pytest.fixture(scope="module")

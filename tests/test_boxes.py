@@ -14,18 +14,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from wsolbench.boxes import (
+from wsolbench.boxes.maps import level_of, normalize_maps, otsu_level, quantize, threshold_grid
+from wsolbench.boxes.scan import (
     best_iou_per_level,
     boxes_at_threshold,
     iou_matrix,
-    level_of,
-    normalize_maps,
-    otsu_level,
-    quantize,
     resize_boxes,
     resize_mask,
     scan_maps,
-    threshold_grid,
 )
 from wsolbench.errors import UsageError
 
@@ -47,7 +43,7 @@ def box_lists(draw, side=12):
     return np.array([[min(a, c), min(b, d), max(a, c), max(b, d)] for a, b, c, d in boxes])
 
 
-@pytest.mark.parametrize("module", ["wsolbench.boxes", "wsolbench.levels", "wsolbench.metrics"])
+@pytest.mark.parametrize("module", ["wsolbench.boxes", "wsolbench.evaluation.levels", "wsolbench.metrics"])
 def test_import_is_light(module):
     code = f"import sys, {module}; print({{'torch', 'torchmetrics', 'scipy', 'numba'}} & set(sys.modules))"
     root = Path(__file__).parents[1]
@@ -275,7 +271,7 @@ def test_kernels_compile_where_nothing_can_be_cached(monkeypatch):
     """numba refuses cache=True if neither the package's folder nor the user's can be written."""
     import numba
 
-    from wsolbench.onepass.compiled import compiled
+    from wsolbench.boxes.onepass.kernels import compiled
 
     asked = []
 

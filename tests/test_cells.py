@@ -5,12 +5,12 @@ from __future__ import annotations
 import pytest
 from metric_cases import COUNT, inputs
 
-from wsolbench.boxes import threshold_grid
-from wsolbench.cells import compute_cells
-from wsolbench.levels import Levels, score_maps
+from wsolbench.boxes.maps import threshold_grid
+from wsolbench.evaluation.cells import compute_cells
+from wsolbench.evaluation.levels import Levels, score_maps
 from wsolbench.metrics.robustness import robustness
-from wsolbench.protocol import AnnotationReader
-from wsolbench.selectors import Threshold
+from wsolbench.protocols.needs import AnnotationReader
+from wsolbench.protocols.select import Threshold
 
 
 @pytest.fixture(scope="module")

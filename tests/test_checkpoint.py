@@ -16,8 +16,8 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 import wsolbench
-from wsolbench.checkpoint import Layout, load_into, match, prefixed, read_tensors
 from wsolbench.errors import WsolbenchError
+from wsolbench.method.checkpoint import Layout, load_into, match, prefixed, read_tensors
 
 # --- which layout a file is in -----------------------------------------------------------------------------------
 

@@ -15,10 +15,10 @@ from typing import Any, ClassVar
 import pytest
 
 from wsolbench import __version__
-from wsolbench.cli import build_parser, main, parsers_of
-from wsolbench.config import RunConfig, to_yaml
+from wsolbench.cli.main import build_parser, main, parsers_of
+from wsolbench.config.schema import RunConfig, to_yaml
 from wsolbench.errors import UsageError, WsolbenchError
-from wsolbench.launch_flags import Here, Joblib, Launcher
+from wsolbench.launch.options import Here, Joblib, Launcher
 from wsolbench.profile import Request
 from wsolbench.registry import DATASETS, METHODS, Entry
 
@@ -112,12 +112,12 @@ def stage(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Stage:
             registry, "_entries", {name: Entry(name, "m", "C", "", Path("m.py"), 1) for name in classes}
         )
     made.replace("backbones", family=made.backbones)
-    made.replace("launch", run_by=made.run_by)
-    monkeypatch.setattr("wsolbench.leaderboard.render", made.render)  # the rest of it is read by another module
+    made.replace("launch.start", run_by=made.run_by)
+    monkeypatch.setattr("wsolbench.leaderboard.groups.render", made.render)  # the rest of it is read by another module
     made.replace("profile", profile=made.note("profile", 0), Request=Request)
-    made.replace("embedded", list_backbones=lambda: ["badges_cnn", "badges_vit.s0"])
-    made.replace("pretrain", pretrain=made.note("pretrain", {"path": "weights"}))
-    made.replace("contact_sheet", write_contact_sheet=made.note("sheet", Path("sheet.png")))
+    made.replace("backbones.embedded", list_backbones=lambda: ["badges_cnn", "badges_vit.s0"])
+    made.replace("backbones.pretrain", pretrain=made.note("pretrain", {"path": "weights"}))
+    made.replace("data.contact_sheet", write_contact_sheet=made.note("sheet", Path("sheet.png")))
     return made
 
 
@@ -357,8 +357,9 @@ def test_errors_of_a_verb_are_one_sentence_unless_the_traceback_is_asked_for(
 def test_leaderboard_shows_what_is_built_as_it_was_asked_for(
     stage: Stage, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    from wsolbench import board, formats
-    from wsolbench.selection import Selection
+    from wsolbench.leaderboard import formats
+    from wsolbench.leaderboard import view as board
+    from wsolbench.leaderboard.selection import Selection
 
     monkeypatch.setattr(board, "build", stage.note("build", "DOCUMENT"))
     monkeypatch.setattr(formats, "show", stage.note("show", "TABLE"))
@@ -398,7 +399,7 @@ def python(*words: str, folder: Path = ROOT) -> subprocess.CompletedProcess[str]
 @pytest.mark.parametrize("words", [["list"], ["--help"], ["run", "--help"], ["rnu"]])
 def test_nothing_heavy_is_imported_to_say_what_exists(words: list[str]) -> None:
     code = (
-        "import sys\nfrom wsolbench.cli import main\n"
+        "import sys\nfrom wsolbench.cli.main import main\n"
         f"try:\n    main({words})\nexcept SystemExit:\n    pass\n"
         "print('IMPORTED', *sorted({name.partition('.')[0] for name in sys.modules}))"
     )

@@ -12,9 +12,9 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from wsolbench import recipes
-from wsolbench.compose import expand, protocol_presets, repeat
-from wsolbench.config import Budget, Optimizer, RunConfig, Schedule, from_yaml, to_yaml
+from wsolbench.config import recipes
+from wsolbench.config.compose import expand, protocol_presets, repeat
+from wsolbench.config.schema import Budget, Optimizer, RunConfig, Schedule, from_yaml, to_yaml
 from wsolbench.errors import UsageError
 from wsolbench.registry import DATASETS, METHODS, Entry
 
@@ -453,7 +453,7 @@ def test_composing_works_inside_another_hydra_application() -> None:
     from hydra import initialize
     from hydra.core.global_hydra import GlobalHydra
 
-    from wsolbench.compose import _hydra_compose
+    from wsolbench.config.compose import _hydra_compose
 
     _hydra_compose.cache_clear()
     with initialize(version_base="1.3", config_path=None):

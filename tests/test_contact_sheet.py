@@ -9,7 +9,7 @@ from PIL import Image
 from reference_trees import write_tree
 
 from wsolbench import create_dataset
-from wsolbench.contact_sheet import shortened, write_contact_sheet
+from wsolbench.data.contact_sheet import shortened, write_contact_sheet
 from wsolbench.errors import UsageError
 
 

@@ -28,12 +28,12 @@ import numpy.typing as npt
 import pytest
 from convention_inputs import cases
 
-from wsolbench.boxes import normalize_maps
-from wsolbench.convention_boxes import best_iou, boxes_of_map, normalize, normalize_batch, truth_boxes
-from wsolbench.convention_scores import ConventionOutcomes, score_convention
+from wsolbench.boxes.by_convention import best_iou, boxes_of_map, normalize, normalize_batch, truth_boxes
+from wsolbench.boxes.maps import normalize_maps
 from wsolbench.conventions import CONVENTIONS, Convention, check_convention, get_convention
 from wsolbench.errors import UsageError, WsolbenchError
-from wsolbench.protocol import AnnotationReader
+from wsolbench.evaluation.by_convention import ConventionOutcomes, score_convention
+from wsolbench.protocols.needs import AnnotationReader
 from wsolbench.types import Annotation
 
 SAT, TSCAM, BAS, JOURNAL = map(get_convention, ("sat", "tscam", "bas", "bas-journal"))
@@ -405,7 +405,7 @@ def test_what_cannot_be_scored_is_said() -> None:
 
 
 def test_declaring_and_scoring_need_no_torch() -> None:
-    code = "import sys, wsolbench.conventions, wsolbench.convention_scores; sys.exit('torch' in sys.modules)"
+    code = "import sys, wsolbench.conventions, wsolbench.evaluation.by_convention; sys.exit('torch' in sys.modules)"
     paths = [str(Path(__file__).parents[1])]
     subprocess.run([sys.executable, "-c", f"import sys; sys.path[:0] = {paths}; {code}"], check=True)
 

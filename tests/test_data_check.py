@@ -16,11 +16,11 @@ from PIL import Image
 from reference_trees import Tree, write_tree
 from rich.console import Console
 
-import wsolbench.data_check
-from wsolbench.cli import main
-from wsolbench.data_check import check_dataset
-from wsolbench.data_check_images import Looker
-from wsolbench.data_check_report import KINDS, Report, print_report
+import wsolbench.data.check
+from wsolbench.cli.main import main
+from wsolbench.data.check import check_dataset
+from wsolbench.data.check.images import Looker
+from wsolbench.data.check.report import KINDS, Report, print_report
 from wsolbench.errors import UsageError
 from wsolbench.registry import DATASETS
 
@@ -175,7 +175,7 @@ def test_the_report_is_what_the_page_describes(tree: Tree, tmp_path: Path, capsy
 
 def test_few_of_many_findings_are_shown(capsys: pytest.CaptureFixture[str]) -> None:
     report = Report("cub", None, False)
-    report.add([wsolbench.data_check.Finding("missing", "test", f"{n}.jpg", "gone") for n in range(9)])
+    report.add([wsolbench.data.check.Finding("missing", "test", f"{n}.jpg", "gone") for n in range(9)])
     print_report(report, Console(width=80))
     printed = capsys.readouterr().out
     assert "4.jpg" in printed

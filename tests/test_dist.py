@@ -13,11 +13,11 @@ from typing import Any
 import pytest
 import torch
 
-from wsolbench import dist
-from wsolbench.data_parallel import check_shares
+from wsolbench.data.loading import eval_batches, train_steps
+from wsolbench.distributed import group as dist
 from wsolbench.errors import UsageError
-from wsolbench.loading import eval_batches, train_steps
 from wsolbench.record import comparable, read_record
+from wsolbench.training.replica import check_shares
 
 ROOT = Path(__file__).parent.parent
 KILLED, INTERRUPTED = -9, 130
@@ -350,7 +350,7 @@ def test_processes_without_a_meeting_place(monkeypatch: pytest.MonkeyPatch) -> N
 
 
 def test_only_run_takes_several_processes(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
-    from wsolbench.cli import main
+    from wsolbench.cli.main import main
 
     monkeypatch.setenv("WORLD_SIZE", "2")
     for rank, said in (("0", "'wsolbench list' is the work of one process: start it without torchrun"), ("1", "")):
@@ -361,8 +361,8 @@ def test_only_run_takes_several_processes(monkeypatch: pytest.MonkeyPatch, capsy
 
 
 def test_each_process_takes_a_gpu_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
-    from wsolbench.job import resolve_device
-    from wsolbench.preflight import check_device
+    from wsolbench.runs.job import resolve_device
+    from wsolbench.system.preflight import check_device
 
     monkeypatch.setenv("WORLD_SIZE", "4")
     monkeypatch.setenv("LOCAL_RANK", "2")

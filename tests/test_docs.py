@@ -21,8 +21,8 @@ import pytest
 import torch
 
 from wsolbench import create_dataset
-from wsolbench.compose import expand
-from wsolbench.config import RunConfig
+from wsolbench.config.compose import expand
+from wsolbench.config.schema import RunConfig
 from wsolbench.errors import UsageError, WsolbenchError
 from wsolbench.registry import DATASETS, METHODS
 from wsolbench.types import Batch
@@ -156,7 +156,7 @@ def test_following_the_page_step_by_step_benchmarks_own_images(
     """Every command of the five steps is given as it stands, with `sorted/` made by the test."""
     from folder_trees import write_folder
 
-    from wsolbench.cli import build_parser, main, parsers_of
+    from wsolbench.cli.main import build_parser, main, parsers_of
 
     monkeypatch.chdir(tmp_path)
     write_folder(tmp_path / "sorted", counts={"train": 2, "val": 1, "test": 1}).write_csv()
@@ -185,7 +185,7 @@ def test_following_the_page_step_by_step_benchmarks_own_images(
 
 def expanded(command: str) -> RunConfig:
     """The one run that a command asks for."""
-    from wsolbench.cli import build_parser
+    from wsolbench.cli.main import build_parser
 
     program, *words = shlex.split(command)
     assert program == "wsolbench"
@@ -195,7 +195,7 @@ def expanded(command: str) -> RunConfig:
 
 
 def test_the_maps_of_the_page_are_scored(example: Any, tmp_path: Path, monkeypatch: Any, capsys: Any) -> None:
-    from wsolbench.cli import main
+    from wsolbench.cli.main import main
     from wsolbench.record import read_record
 
     monkeypatch.chdir(tmp_path)
@@ -213,7 +213,7 @@ def test_the_maps_of_the_page_are_scored(example: Any, tmp_path: Path, monkeypat
     assert {"GT-known@val", "MaxBoxAcc", "MaxBoxAccV2", "PxAP"} <= columns
     flags = set(re.findall(r"^\| `(--[a-z-]+)|, `(--[a-z-]+)", page, re.MULTILINE))
     documented = {flag for pair in flags for flag in pair if flag} | {"--maps", "--dataset", "--root"}
-    from wsolbench.cli import build_parser, parsers_of
+    from wsolbench.cli.main import build_parser, parsers_of
 
     actions = parsers_of(build_parser())["evaluate"]._actions
     assert {action.option_strings[-1] for action in actions} - {"--help"} == documented
@@ -237,7 +237,7 @@ def test_the_plan_on_the_page_is_what_its_script_prints() -> None:
 
 
 def test_every_launch_option_is_on_the_page_and_no_other() -> None:
-    from wsolbench.launch_flags import Joblib, Slurm
+    from wsolbench.launch.options import Joblib, Slurm
 
     page = (ROOT / "docs" / "scale.md").read_text(encoding="utf-8")
     for launcher, title in ((Joblib, "## One machine"), (Slurm, "## A SLURM cluster")):

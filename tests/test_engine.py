@@ -15,19 +15,19 @@ import pytest
 import torch
 from engine_fakes import FakeData, FakeSplit, SharedB, fake_config
 
-import wsolbench.engine
 import wsolbench.registry
-import wsolbench.training
-from wsolbench.boxes import normalize_maps, quantize
-from wsolbench.config import RunConfig, from_yaml
-from wsolbench.engine import load_run, run
+import wsolbench.runs.engine
+import wsolbench.runs.trained
+from wsolbench.boxes.maps import normalize_maps, quantize
+from wsolbench.config.schema import RunConfig, from_yaml
 from wsolbench.errors import UsageError, WsolbenchError
-from wsolbench.job import Session, open_job, resolve_device
-from wsolbench.levels import load_levels
-from wsolbench.protocol import AnnotationReader
+from wsolbench.evaluation.levels import load_levels
+from wsolbench.protocols.needs import AnnotationReader
+from wsolbench.protocols.select import Checkpoint
 from wsolbench.record import SCHEMA, Cell, RunRecord, comparable, read_record
-from wsolbench.rundir import digest
-from wsolbench.selectors import Checkpoint
+from wsolbench.runs.directory import digest
+from wsolbench.runs.engine import load_run, run
+from wsolbench.runs.job import Session, open_job, resolve_device
 
 
 def finished(config: RunConfig, session: Session | None = None, **options: Any) -> RunRecord:
@@ -249,7 +249,7 @@ def test_what_pretraining_saw_of_the_data_is_in_the_ledger(tmp_path: Path, monke
     ledgers = {}
     for pretrained in (True, False):
         job = open_job(fake_config(tmp_path, backbone="resnet10t", pretrained=pretrained), Session())
-        ledgers[pretrained] = wsolbench.engine._ledger(
+        ledgers[pretrained] = wsolbench.runs.engine._ledger(
             job, AnnotationReader(), {"test": []}, Checkpoint(0, "last"), None
         )
     assert ledgers[True]["pretraining_overlap"] == "drawn from ImageNet"
@@ -277,13 +277,13 @@ def test_one_shot_takes_the_steps_of_the_full_run(tmp_path: Path) -> None:
 
 def test_post_hoc_methods_share_one_classifier(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     trained: list[str] = []
-    whole = wsolbench.training.fit
+    whole = wsolbench.runs.trained.fit
 
     def counted(method: Any, *arguments: Any, **options: Any) -> None:
         trained.append(type(method).__name__)
         whole(method, *arguments, **options)
 
-    monkeypatch.setattr(wsolbench.training, "fit", counted)
+    monkeypatch.setattr(wsolbench.runs.trained, "fit", counted)
     a = finished(fake_config(tmp_path, "shared-a"))
     b = finished(fake_config(tmp_path, "shared-b"))
     assert trained == ["SharedA"]
@@ -344,8 +344,8 @@ def test_rerun_trains_a_shared_classifier_once_per_command(tmp_path: Path, monke
     for name in names:
         finished(fake_config(tmp_path, name))
     trained = []
-    whole = wsolbench.training.fit
-    monkeypatch.setattr(wsolbench.training, "fit", lambda *a, **k: (trained.append(1), whole(*a, **k)))
+    whole = wsolbench.runs.trained.fit
+    monkeypatch.setattr(wsolbench.runs.trained, "fit", lambda *a, **k: (trained.append(1), whole(*a, **k)))
     session = Session()
     for name in names:
         finished(fake_config(tmp_path, name), session, rerun=True)
@@ -354,13 +354,13 @@ def test_rerun_trains_a_shared_classifier_once_per_command(tmp_path: Path, monke
 
 def test_a_run_that_another_version_of_the_code_began_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     config = fake_config(tmp_path, "shared-b")
-    whole = wsolbench.engine.environment
+    whole = wsolbench.runs.engine.environment
     monkeypatch.setattr(
-        wsolbench.engine, "environment", lambda device: whole(device) | {"commit": "old", "dirty": False}
+        wsolbench.runs.engine, "environment", lambda device: whole(device) | {"commit": "old", "dirty": False}
     )
     finished(fake_config(tmp_path, "shared-a"))  # leaves the classifier
     monkeypatch.setattr(
-        wsolbench.engine, "environment", lambda device: whole(device) | {"commit": "new", "dirty": True}
+        wsolbench.runs.engine, "environment", lambda device: whole(device) | {"commit": "new", "dirty": True}
     )
     assert finished(config).notes == ["several versions of the code had a hand in this run: old, new with changes"]
     assert finished(config, rerun=True).notes == []

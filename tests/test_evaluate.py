@@ -17,14 +17,14 @@ import pytest
 import torch
 from reference_trees import Tree, write_tree
 
-from wsolbench.cli import main
-from wsolbench.data import eval_batches
+from wsolbench.cli.main import main
+from wsolbench.data.loading import eval_batches
 from wsolbench.errors import UsageError, WsolbenchError
-from wsolbench.external import evaluate_maps
-from wsolbench.external_job import Request
-from wsolbench.leaderboard import load_records, render, summarise
-from wsolbench.levels import load_levels
-from wsolbench.progress import Silent
+from wsolbench.evaluation.levels import load_levels
+from wsolbench.external.evaluate import evaluate_maps
+from wsolbench.external.job import Request
+from wsolbench.leaderboard.groups import load_records, render, summarise
+from wsolbench.system.progress import Silent
 
 SIDE = 224
 NAMES = {"cub": "CUB", "ilsvrc": "ILSVRC"}
@@ -361,7 +361,7 @@ def test_a_bad_map_costs_nothing_that_was_done_before(tmp_path, monkeypatch):
     assert "holds nan" in json.loads((directory / "failed.json").read_text())["reason"]
     np.save(Path(folder) / f"{bad}.npy", maps[bad])
     read: list[int] = []
-    from wsolbench.map_files import MapFiles
+    from wsolbench.external.map_files import MapFiles
 
     plain_read = MapFiles.read
     monkeypatch.setattr(MapFiles, "read", lambda self, index: read.append(index) or plain_read(self, index))
@@ -394,7 +394,7 @@ def test_parts_of_maps_that_were_changed_since_are_scored_again(tmp_path, monkey
 def test_interrupting_saves_and_resumes(tmp_path, monkeypatch):
     tree = write_tree(tmp_path, "CUB", per_class=80, images=False)
     folder = write(tmp_path / "mine", raw_maps(tree, "test"))
-    from wsolbench.map_files import MapFiles
+    from wsolbench.external.map_files import MapFiles
 
     plain_read, read = MapFiles.read, []
 
@@ -466,8 +466,8 @@ def test_every_refusal_is_one_sentence_of_the_command_line(tmp_path, capsys, mon
 @pytest.mark.slow
 def test_dumped_maps_of_a_run_give_its_levels(tmp_path):
     from wsolbench import create_dataset
-    from wsolbench.compose import expand
-    from wsolbench.engine import load_run, run
+    from wsolbench.config.compose import expand
+    from wsolbench.runs.engine import load_run, run
 
     (config,) = expand(
         ["cam"],

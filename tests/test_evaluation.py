@@ -14,15 +14,15 @@ from engine_fakes import SIDE, FakeSplit, Tiny
 from evaluation_memory import pass_through, slope
 from evaluation_speed import interval
 
-import wsolbench.evaluation
-import wsolbench.parts
-from wsolbench.config import Dtype, EvaluateConfig
-from wsolbench.evaluation import Scoring, evaluate
-from wsolbench.levels import Levels
-from wsolbench.method import Method
-from wsolbench.outcomes import Geometry
-from wsolbench.progress import Silent
-from wsolbench.protocol import AnnotationReader
+import wsolbench.evaluation.evaluate
+import wsolbench.evaluation.parts
+from wsolbench.config.schema import Dtype, EvaluateConfig
+from wsolbench.evaluation.evaluate import Scoring, evaluate
+from wsolbench.evaluation.levels import Levels
+from wsolbench.evaluation.per_image import Geometry
+from wsolbench.method.base import Method
+from wsolbench.protocols.needs import AnnotationReader
+from wsolbench.system.progress import Silent
 from wsolbench.types import Prediction
 
 
@@ -75,7 +75,7 @@ def test_maps_of_another_format_are_scored_as_float32(tmp_path: Path) -> None:
 def test_maps_are_scored_during_the_next_forward_pass(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The first batch's maps are not done before the second's forward pass has begun, nor that before their scoring has."""
     scoring, forward = threading.Event(), threading.Event()
-    whole = wsolbench.evaluation.normalize_maps
+    whole = wsolbench.evaluation.evaluate.normalize_maps
 
     def scored(*asked: Any) -> Any:
         scoring.set()
@@ -89,13 +89,13 @@ def test_maps_are_scored_during_the_next_forward_pass(tmp_path: Path, monkeypatc
                 forward.set()
             return super().localize(images_BCHW, labels_B)
 
-    monkeypatch.setattr(wsolbench.evaluation, "normalize_maps", scored)
+    monkeypatch.setattr(wsolbench.evaluation.evaluate, "normalize_maps", scored)
     assert len(outcomes(tmp_path, Meeting(Tiny.Config(), num_classes=3, backbone=None))) == 30
 
 
 def test_contours_are_found_without_the_interpreter_lock() -> None:
     """So the scorers' threads and the one that runs the forward pass do not wait for each other."""
-    from wsolbench import onepass
+    from wsolbench.boxes import onepass
 
     compiled = [each for each in vars(onepass).values() if hasattr(each, "targetoptions")]
     assert compiled
@@ -113,16 +113,16 @@ def test_an_error_of_a_scorer_is_raised(tmp_path: Path, monkeypatch: pytest.Monk
 
 def test_memory_grows_by_less_than_outcomes_take(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """What stays of an image is its line in the ledger of annotations; its outcomes, 300 bytes, lie on disk."""
-    monkeypatch.setattr(wsolbench.parts, "IN_MEMORY", 2**17)  # a part every 150 images or so
-    flush, images = wsolbench.parts.Parts.flush, [0]
+    monkeypatch.setattr(wsolbench.evaluation.parts, "IN_MEMORY", 2**17)  # a part every 150 images or so
+    flush, images = wsolbench.evaluation.parts.Parts.flush, [0]
     readings: list[tuple[int, float]] = []
 
-    def watched(parts: wsolbench.parts.Parts) -> None:
+    def watched(parts: wsolbench.evaluation.parts.Parts) -> None:
         images[0] += sum(len(part) for part in parts._fresh)
         flush(parts)
         readings.append((images[0], float(tracemalloc.get_traced_memory()[0])))
 
-    monkeypatch.setattr(wsolbench.parts.Parts, "flush", watched)
+    monkeypatch.setattr(wsolbench.evaluation.parts.Parts, "flush", watched)
     tracemalloc.start(1)
     try:
         pass_through(2000, 32, tmp_path)

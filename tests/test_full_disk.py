@@ -21,16 +21,16 @@ from engine_fakes import fake_config
 from matplotlib.figure import Figure
 from run_files import assert_same_files, temporary_files
 
-from wsolbench import plots
-from wsolbench.atomic import atomically
-from wsolbench.checkpoint import write_tensors
-from wsolbench.config import RunConfig, SearchConfig
+from wsolbench.config.schema import RunConfig, SearchConfig
 from wsolbench.errors import MachineError
-from wsolbench.launch import run_all
-from wsolbench.levels import Levels, save_levels, score_with_boxes
-from wsolbench.parts import Part, Parts
-from wsolbench.progress import Silent
-from wsolbench.rundir import RunDirectory, write_bytes, write_json, write_text
+from wsolbench.evaluation.levels import Levels, save_levels, score_with_boxes
+from wsolbench.evaluation.parts import Part, Parts
+from wsolbench.launch.here import run_all
+from wsolbench.leaderboard import plots
+from wsolbench.method.checkpoint import write_tensors
+from wsolbench.runs.directory import RunDirectory, write_bytes, write_json, write_text
+from wsolbench.system.files import atomically
+from wsolbench.system.progress import Silent
 
 
 @contextmanager

@@ -13,10 +13,10 @@ import pytest
 import torch
 from engine_fakes import fake_config
 
-from wsolbench.job import Session, open_job
-from wsolbench.launch import run_all
-from wsolbench.progress import Silent
+from wsolbench.launch.here import run_all
 from wsolbench.record import comparable, read_record
+from wsolbench.runs.job import Session, open_job
+from wsolbench.system.progress import Silent
 
 ROOT = Path(__file__).parent.parent
 KILLED, INTERRUPTED = -9, 130

@@ -11,8 +11,9 @@ from engine_fakes import Raises, fake_config
 from rich.console import Console
 
 from wsolbench.errors import UsageError
-from wsolbench.launch import Outcome, run_all
-from wsolbench.progress import Reporter, Silent
+from wsolbench.launch.here import run_all
+from wsolbench.runs.engine import Outcome
+from wsolbench.system.progress import Reporter, Silent
 from wsolbench.types import Prediction
 
 

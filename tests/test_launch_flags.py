@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from wsolbench.cli import main
+from wsolbench.cli.main import main
 from wsolbench.errors import UsageError
-from wsolbench.launch_flags import Here, Joblib, Slurm, check, take
+from wsolbench.launch.options import Here, Joblib, Slurm, check, take
 
 
 def test_words_of_the_launcher_are_taken_out_and_the_others_are_left() -> None:

@@ -15,14 +15,17 @@ import torch
 from engine_fakes import fake_config
 from rich.console import Console
 
-from wsolbench.config import RunConfig
+from wsolbench.config.schema import RunConfig
 from wsolbench.errors import UsageError
-from wsolbench.job import Session
-from wsolbench.launch import Joblib, Outcome, run_all, run_by
+from wsolbench.launch.here import run_all
+from wsolbench.launch.options import Joblib
 from wsolbench.launch.plan import make_plan
+from wsolbench.launch.start import run_by
 from wsolbench.launch.with_joblib import _devices, _Places, _visible
-from wsolbench.progress import Reporter, Silent
 from wsolbench.record import comparable
+from wsolbench.runs.engine import Outcome
+from wsolbench.runs.job import Session
+from wsolbench.system.progress import Reporter, Silent
 
 ROOT = Path(__file__).parent.parent
 

@@ -16,18 +16,20 @@ import pytest
 from engine_fakes import fake_config
 from rich.console import Console
 
-from wsolbench.cli import main
-from wsolbench.config import RunConfig
+from wsolbench.cli.main import main
+from wsolbench.config.schema import RunConfig
 from wsolbench.errors import UsageError
-from wsolbench.job import Session, open_job
-from wsolbench.launch import Outcome, Slurm, run_all
-from wsolbench.progress import Reporter, Silent
+from wsolbench.launch.here import run_all
+from wsolbench.launch.options import Slurm
 from wsolbench.record import comparable
+from wsolbench.runs.engine import Outcome
+from wsolbench.runs.job import Session, open_job
+from wsolbench.system.progress import Reporter, Silent
 
 pytest.importorskip("submitit")
 from submitit.slurm.slurm import SlurmJob
 
-from wsolbench.launch import with_slurm
+from wsolbench.launch.start import with_slurm
 
 ROOT = Path(__file__).parent.parent
 

@@ -12,13 +12,13 @@ import pytest
 from engine_fakes import fake_config
 from rich.console import Console
 
-from wsolbench.engine import Outcome
-from wsolbench.job import Job, Session
-from wsolbench.launch import spool as spool_module
 from wsolbench.launch.here import run_all
 from wsolbench.launch.plan import Plan, make_plan
 from wsolbench.launch.spool import Follower, Spool, Task, tasks_of
-from wsolbench.progress import Reporter, Silent
+from wsolbench.launch.start import spool as spool_module
+from wsolbench.runs.engine import Outcome
+from wsolbench.runs.job import Job, Session
+from wsolbench.system.progress import Reporter, Silent
 
 
 @pytest.fixture(autouse=True)

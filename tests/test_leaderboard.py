@@ -10,11 +10,11 @@ import pandas as pd
 import pytest
 from rich.console import Console
 
+from wsolbench.config.identity import IDLE_IN, YOUNG
 from wsolbench.errors import UsageError, WsolbenchError
-from wsolbench.identity import IDLE_IN, YOUNG
-from wsolbench.leaderboard import load_records, render, summarise, write_results
+from wsolbench.leaderboard.groups import load_records, render, summarise, write_results
+from wsolbench.leaderboard.standings import Column, Group, Row
 from wsolbench.record import SCHEMA, Cell, RunRecord
-from wsolbench.standings import Column, Group, Row
 
 GT = Column("GT-known@val", "GT-known", False)
 

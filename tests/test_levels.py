@@ -11,12 +11,13 @@ import pytest
 import scipy.stats
 import torch
 
-import wsolbench.levels
-from wsolbench.boxes import iou_matrix, normalize_maps, otsu_level, quantize, threshold_grid
+import wsolbench.evaluation.levels
+from wsolbench.boxes.maps import normalize_maps, otsu_level, quantize, threshold_grid
+from wsolbench.boxes.scan import iou_matrix
 from wsolbench.errors import UsageError
-from wsolbench.levels import IOUS, Levels, load_levels, save_levels, score_maps
+from wsolbench.evaluation.levels import IOUS, Levels, load_levels, save_levels, score_maps
+from wsolbench.evaluation.resampling import best_of, interval_of, mean_of, read_at_best
 from wsolbench.metrics import GTKnownLoc, MaxBoxAcc, MaxBoxAccV2, PxAP, TopKLoc, label_rank
-from wsolbench.resampling import best_of, interval_of, mean_of, read_at_best
 
 COUNT = 40
 
@@ -171,7 +172,7 @@ def test_batches_join_to_the_whole(case, levels):
 
 
 def test_blocks_of_images_do_not_show(case, levels, monkeypatch):
-    monkeypatch.setattr(wsolbench.levels, "BLOCK", 7)
+    monkeypatch.setattr(wsolbench.evaluation.levels, "BLOCK", 7)
     grid = threshold_grid(0.01)
     pieces = [score(case, slice(index, index + 1)).hits(grid)[0] for index in range(COUNT)]
     np.testing.assert_array_equal(levels.hits(grid), pieces)

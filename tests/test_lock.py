@@ -14,10 +14,10 @@ from pathlib import Path
 import pytest
 
 from wsolbench.errors import UsageError, WsolbenchError
-from wsolbench.lock import LOCK, locked
+from wsolbench.system.lock import LOCK, locked
 
 ROOT = Path(__file__).parent.parent
-BEGIN = "import os, signal, subprocess, sys, time; from pathlib import Path; from wsolbench.lock import _held, locked\n"
+BEGIN = "import os, signal, subprocess, sys, time; from pathlib import Path; from wsolbench.system.lock import _held, locked\n"
 BY = r"process \d+ on \S+ since 20\d\d-\d\d-\d\d \d\d:\d\d:\d\d UTC"
 
 

@@ -13,19 +13,19 @@ import torch
 from engine_fakes import CLASSES, SIDE, FakeSplit, fake_config
 from reference_trees import write_tree
 
-import wsolbench.pseudo_boxes_verb as verb
+import wsolbench.cli.pseudo_boxes as verb
 from wsolbench import create_dataset, load_run
-from wsolbench.cli import main
-from wsolbench.data import Subset
-from wsolbench.engine import run
+from wsolbench.cli.main import main
+from wsolbench.data.split import Subset
 from wsolbench.errors import UsageError
-from wsolbench.make_pseudo_boxes import PARTIAL, make_pseudo_boxes
-from wsolbench.method import create_method
-from wsolbench.pointing import Pointing
-from wsolbench.proposals import SegmentProposals, tidy
-from wsolbench.pseudo_boxes import read_pseudo_boxes
-from wsolbench.pseudo_quality import measure_quality
+from wsolbench.method.base import create_method
+from wsolbench.pseudo_boxes.folder import read_pseudo_boxes
+from wsolbench.pseudo_boxes.make import PARTIAL, make_pseudo_boxes
+from wsolbench.pseudo_boxes.pointing import Pointing
+from wsolbench.pseudo_boxes.proposals import SegmentProposals, tidy
+from wsolbench.pseudo_boxes.quality import measure_quality
 from wsolbench.record import read_record, to_json
+from wsolbench.runs.engine import run
 from wsolbench.types import Prediction
 
 CPU = torch.device("cpu")
@@ -282,11 +282,11 @@ def command(classifier, out, *more):
 def test_the_command_makes_then_reports(classifier, tmp_path, capsys, monkeypatch):
     order = []
     for module, name in (
-        ("wsolbench.make_pseudo_boxes", "make_pseudo_boxes"),
-        ("wsolbench.pseudo_quality", "measure_quality"),
+        ("wsolbench.pseudo_boxes.make", "make_pseudo_boxes"),
+        ("wsolbench.pseudo_boxes.quality", "measure_quality"),
     ):
         monkeypatch.setattr(f"{module}.{name}", _noting(order, name, module))
-    monkeypatch.setattr("wsolbench.proposals.SegmentProposals", Grid)
+    monkeypatch.setattr("wsolbench.pseudo_boxes.proposals.SegmentProposals", Grid)
     annotation = FakeSplit.annotation
     monkeypatch.setattr(FakeSplit, "annotation", lambda self, id: order.append("look") or annotation(self, id))
     assert command(classifier, tmp_path / "out", "--rated", "10") == 0

@@ -11,8 +11,8 @@ import pytest
 import torch
 
 from wsolbench.errors import UsageError, WsolbenchError
-from wsolbench.logit_files import ROWS, read_logits
-from wsolbench.map_files import check_raw_map, check_score_map, find_maps
+from wsolbench.external.logit_files import ROWS, read_logits
+from wsolbench.external.map_files import check_raw_map, check_score_map, find_maps
 from wsolbench.metrics import label_rank
 
 IDS = ["val/n01/a.jpeg", "val/n01/b.JPEG", "c"]

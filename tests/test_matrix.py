@@ -13,18 +13,19 @@ import pytest
 import torch
 from engine_fakes import SIDE, FakeSplit, fake_config
 
-import wsolbench.training
+import wsolbench.runs.trained
 from wsolbench import load_run
-from wsolbench.boxes import normalize_maps, resize_boxes
-from wsolbench.checkpoint import read_tensors
-from wsolbench.compose import expand, protocol_presets
-from wsolbench.config import RunConfig, from_yaml, to_yaml
-from wsolbench.engine import run
+from wsolbench.boxes.maps import normalize_maps
+from wsolbench.boxes.scan import resize_boxes
+from wsolbench.config.compose import expand, protocol_presets
+from wsolbench.config.schema import RunConfig, from_yaml, to_yaml
 from wsolbench.errors import UsageError
-from wsolbench.job import Session, _deciding, open_job
+from wsolbench.method.checkpoint import read_tensors
 from wsolbench.metrics import GTKnownLoc, MaxBoxAcc, TopKLoc
-from wsolbench.pseudo_boxes import read_pseudo_boxes, write_pseudo_boxes
+from wsolbench.pseudo_boxes.folder import read_pseudo_boxes, write_pseudo_boxes
 from wsolbench.record import Cell, RunRecord, comparable
+from wsolbench.runs.engine import run
+from wsolbench.runs.job import Session, _deciding, open_job
 
 
 @pytest.fixture
@@ -131,8 +132,8 @@ def test_presets_are_those_of_the_design() -> None:
 
 def test_one_training_serves_every_protocol(tmp_path: Path, pseudo: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     trained: list[int] = []
-    whole = wsolbench.training.fit
-    monkeypatch.setattr(wsolbench.training, "fit", lambda *a, **k: (trained.append(1), whole(*a, **k)))
+    whole = wsolbench.runs.trained.fit
+    monkeypatch.setattr(wsolbench.runs.trained, "fit", lambda *a, **k: (trained.append(1), whole(*a, **k)))
     values = {}
     for method in ("tiny", "shared-a", "shared-b"):
         matrix, _ = done(config(tmp_path, method, matrix=True, pseudo_boxes=str(pseudo)))

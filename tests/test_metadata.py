@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
+from wsolbench.data.ids import is_safe, safe_path
+from wsolbench.data.metadata import MaskFiles, count_ids, read_metadata
 from wsolbench.errors import WsolbenchError
-from wsolbench.ids import is_safe, safe_path
-from wsolbench.metadata import MaskFiles, count_ids, read_metadata
 
 IDS = "b/1.jpg\na/2.jpg\n"
 GOOD = {

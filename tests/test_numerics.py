@@ -9,9 +9,10 @@ import torch
 from torch import Tensor, nn
 
 import wsolbench
+from wsolbench.config.schema import Dtype
 from wsolbench.errors import UsageError, WsolbenchError
-from wsolbench.method import Method
-from wsolbench.numerics import Dtype, Numerics
+from wsolbench.method.base import Method
+from wsolbench.method.numerics import Numerics
 from wsolbench.types import Batch, Prediction
 
 CPU = torch.device("cpu")

@@ -46,13 +46,17 @@ def test_the_wheel_holds_every_file_of_the_packages(wheel: zipfile.ZipFile) -> N
     held = {name for name in wheel.namelist() if ".dist-info/" not in name}
     assert held == expected
     assert {f"{name}/py.typed" for name in PACKAGES} <= held
-    assert {"wsolbench/conf/run.yaml", "wsolbench/conf/protocol/full.yaml", "wsolbench/reported.csv"} <= held
+    assert {
+        "wsolbench/config/presets/run.yaml",
+        "wsolbench/config/presets/protocol/full.yaml",
+        "wsolbench/leaderboard/reported.csv",
+    } <= held
 
 
 def test_the_wheel_announces_command_and_plugins(wheel: zipfile.ZipFile) -> None:
     (name,) = (name for name in wheel.namelist() if name.endswith(".dist-info/entry_points.txt"))
     text = wheel.read(name).decode()
-    assert "wsolbench = wsolbench.cli:main" in text
+    assert "wsolbench = wsolbench.cli.main:main" in text
     assert "[wsolbench.methods]\nbuiltin = wsolbench_methods" in text
     assert "[wsolbench.datasets]\nbuiltin = wsolbench_datasets" in text
 
@@ -69,7 +73,7 @@ def test_an_unpacked_wheel_answers_from_anywhere(wheel: zipfile.ZipFile, tmp_pat
         env={**os.environ, "PYTHONPATH": str(tmp_path / "site")},
     )
     assert done.returncode == 0, done.stderr
-    assert str(tmp_path / "site" / "wsolbench" / "conf" / "protocol" / "full.yaml") in done.stdout
+    assert str(tmp_path / "site" / "wsolbench" / "config" / "presets" / "protocol" / "full.yaml") in done.stdout
 
 
 def test_the_version_is_said_once() -> None:

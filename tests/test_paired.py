@@ -8,13 +8,13 @@ import pytest
 from board_cases import make_levels
 from coverage_simulation import POPULATIONS, draws, false_alarms, interval_coverage
 
-from wsolbench.cells import RESAMPLES, compute_cells
 from wsolbench.errors import WsolbenchError
-from wsolbench.paired import holm, paired_test, statistic_of, value_of
-from wsolbench.protocol import AnnotationReader
+from wsolbench.evaluation.cells import RESAMPLES, compute_cells
+from wsolbench.evaluation.resampling import interval_of
+from wsolbench.leaderboard.paired import holm, paired_test, statistic_of, value_of
+from wsolbench.protocols.needs import AnnotationReader
+from wsolbench.protocols.select import Threshold, choose_threshold, parse_threshold
 from wsolbench.record import Cell
-from wsolbench.resampling import interval_of
-from wsolbench.selectors import Threshold, choose_threshold, parse_threshold
 
 
 def test_variance_and_degrees_of_freedom_are_those_of_the_analysis_of_variance() -> None:

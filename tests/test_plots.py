@@ -12,9 +12,9 @@ from board_cases import make_record
 from matplotlib.figure import Figure
 from PIL import Image
 
-from wsolbench import plots
-from wsolbench.few_shot import few_shot_points
-from wsolbench.leaderboard import summarise
+from wsolbench.leaderboard import plots
+from wsolbench.leaderboard.few_shot import few_shot_points
+from wsolbench.leaderboard.groups import summarise
 from wsolbench.record import Cell, RunRecord
 
 ERRORS = {"GT-known": {"hit": 6, "part": 3, "more": 1, "several instances": 0, "wrong place": 0}}

@@ -7,10 +7,10 @@ import json
 import pytest
 import torch
 
-from wsolbench import embedded
-from wsolbench.checkpoint import load_into
+from wsolbench.backbones import embedded
+from wsolbench.backbones.pretrain import pretrain
 from wsolbench.errors import WsolbenchError
-from wsolbench.pretrain import pretrain
+from wsolbench.method.checkpoint import load_into
 
 
 @pytest.fixture(autouse=True)

@@ -12,7 +12,7 @@ from torch import nn
 from torchvision.models.detection import fasterrcnn_mobilenet_v3_large_320_fpn
 
 from wsolbench.errors import UsageError, WsolbenchError
-from wsolbench.pretrained_proposals import ClipProposals, RpnProposals, load_clip, load_rpn
+from wsolbench.pseudo_boxes.pretrained import ClipProposals, RpnProposals, load_clip, load_rpn
 
 CPU = torch.device("cpu")
 IMAGE = np.random.default_rng(0).integers(0, 256, (90, 130, 3), dtype=np.uint8)

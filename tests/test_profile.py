@@ -13,7 +13,7 @@ import torch
 from profile_toys import toy
 
 from wsolbench.errors import UsageError, WsolbenchError
-from wsolbench.numerics import Numerics
+from wsolbench.method.numerics import Numerics
 from wsolbench.profile import Request, measure, profile
 from wsolbench.profile.device import pick_device
 from wsolbench.profile.energy import Meter
@@ -298,7 +298,7 @@ def test_cuda_without_cuda_is_one_sentence() -> None:
 
 
 def setting(batch_size: int, method: str = "center-box", module: str = "wsolbench_methods.baselines") -> Setting:
-    from wsolbench.config import TrainConfig
+    from wsolbench.config.schema import TrainConfig
 
     return Setting(module, method, {}, None, TrainConfig(), LOCALIZE, batch_size, (512, 512), 2, 1)
 

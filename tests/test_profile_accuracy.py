@@ -55,7 +55,7 @@ def test_the_committed_leaderboard_can_be_drawn(tmp_path: Path, capsys: pytest.C
 
 
 def test_runs_come_before_a_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from wsolbench import leaderboard as board
+    from wsolbench.leaderboard import groups as board
 
     leaderboard(tmp_path, HEADER + "badges,badges_vit.s0,full,sat,,0.63\n")
     (tmp_path / "runs").mkdir()

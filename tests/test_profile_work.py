@@ -8,10 +8,10 @@ import torch.nn.functional as F
 from profile_toys import toy
 from torch import nn
 
-from wsolbench.config import TrainConfig
+from wsolbench.config.schema import Dtype, TrainConfig
 from wsolbench.errors import UsageError
-from wsolbench.method import create_method
-from wsolbench.numerics import Dtype, Numerics
+from wsolbench.method.base import create_method
+from wsolbench.method.numerics import Numerics
 from wsolbench.profile.device import unsupported
 from wsolbench.profile.timing import Subject
 from wsolbench.profile.work import (

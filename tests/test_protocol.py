@@ -8,12 +8,13 @@ import numpy as np
 import pytest
 from engine_fakes import CLASSES, FakeSplit
 
-from wsolbench.config import Budget, ProtocolConfig, TrainConfig
-from wsolbench.data import Subset, train_batches, train_steps
+from wsolbench.config.schema import Budget, ProtocolConfig, TrainConfig
+from wsolbench.data.loading import train_batches, train_steps
+from wsolbench.data.split import Subset
 from wsolbench.errors import UsageError
-from wsolbench.levels import score_maps
-from wsolbench.protocol import AnnotationReader, check_protocol, draw_per_class, training_plan
-from wsolbench.selectors import Selector, Settings, choose_threshold
+from wsolbench.evaluation.levels import score_maps
+from wsolbench.protocols.needs import AnnotationReader, check_protocol, draw_per_class, training_plan
+from wsolbench.protocols.select import Selector, Settings, choose_threshold
 from wsolbench.types import Batch
 
 

@@ -8,14 +8,14 @@ from pathlib import Path
 import pytest
 from board_cases import make_record
 
-from wsolbench.board import View, build
 from wsolbench.errors import UsageError
-from wsolbench.formats import show
-from wsolbench.leaderboard import summarise
-from wsolbench.matrix_tables import matrix_document
-from wsolbench.protocol_steps import fall, steps_of
+from wsolbench.leaderboard.formats import show
+from wsolbench.leaderboard.groups import summarise
+from wsolbench.leaderboard.selection import Selection
+from wsolbench.leaderboard.tables.matrix import matrix_document
+from wsolbench.leaderboard.tables.protocol_steps import fall, steps_of
+from wsolbench.leaderboard.view import View, build
 from wsolbench.record import Cell, RunRecord, to_json
-from wsolbench.selection import Selection
 
 CHOSEN = {  # checkpoint's selector, threshold's -> GT-known of seed 0
     ("test-oracle", "test-oracle"): 0.70,

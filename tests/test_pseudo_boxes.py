@@ -10,10 +10,10 @@ import pytest
 from reference_trees import write_tree
 
 from wsolbench import create_dataset
-from wsolbench.data import Subset
+from wsolbench.data.split import Subset
 from wsolbench.errors import UsageError, WsolbenchError
-from wsolbench.pseudo_boxes import read_pseudo_boxes, write_pseudo_boxes
-from wsolbench.pseudo_quality import measure_quality, write_quality
+from wsolbench.pseudo_boxes.folder import read_pseudo_boxes, write_pseudo_boxes
+from wsolbench.pseudo_boxes.quality import measure_quality, write_quality
 
 
 @pytest.fixture

@@ -9,7 +9,7 @@ import pytest
 from native_trees import write_cub
 from reference_trees import write_tree
 
-from wsolbench.cli import main
+from wsolbench.cli.main import main
 from wsolbench.record import RunRecord, read_record
 
 SHORT = ("pretrained=false", "train.steps=2", "train.batch_size=4", "evaluate.batch_size=4", "--device", "cpu")

@@ -10,15 +10,15 @@ import pytest
 import timm
 
 import wsolbench
-from wsolbench.compose import expand
-from wsolbench.config import Budget, Optimizer, RunConfig, Schedule, from_yaml, to_yaml
+from wsolbench.cli.list import list_section
+from wsolbench.config.compose import expand
+from wsolbench.config.recipes import CONF
+from wsolbench.config.schema import Budget, Optimizer, RunConfig, Schedule, from_yaml, to_yaml
 from wsolbench.errors import UsageError
-from wsolbench.job import _deciding
-from wsolbench.listing import list_section
-from wsolbench.optimizers import build_optimizer, lr_factor
-from wsolbench.protocol import training_plan
-from wsolbench.recipes import CONF
+from wsolbench.protocols.needs import training_plan
 from wsolbench.registry import DATASETS, METHODS
+from wsolbench.runs.job import _deciding
+from wsolbench.training.optimizers import build_optimizer, lr_factor
 
 EMBEDDED = {name for name, _, where in list_section("backbones") if where.endswith(".safetensors")}
 EXPERIMENTS = sorted((CONF / "experiment").glob("*.yaml"))

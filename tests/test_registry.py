@@ -192,12 +192,12 @@ def test_a_third_party_wheel_is_listed_and_runs(tmp_path: Path) -> None:
     pip = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--no-build-isolation", "--no-index"]
     subprocess.run([*pip, "--target", str(site), str(tmp_path / "source")], check=True, capture_output=True)
 
-    listed = python("from wsolbench.cli import main; main(['list', 'methods'])", ROOT, site)
+    listed = python("from wsolbench.cli.main import main; main(['list', 'methods'])", ROOT, site)
     line = next(line for line in listed.splitlines() if line.split()[0] == "corner")
     assert "Say that the object is in the corner." in line
     assert "corner_method.py:" in line
     words = ["run", "--methods", "corner", "--dataset", "badges", "--out", str(tmp_path / "results")]
     words += ["dataset.train=20", "dataset.val=10", "dataset.test=10"]
-    ran = python(f"import sys; from wsolbench.cli import main; sys.exit(main({words}))", ROOT, site)
+    ran = python(f"import sys; from wsolbench.cli.main import main; sys.exit(main({words}))", ROOT, site)
     assert "1 run: 1 done" in ran
     assert len(list((tmp_path / "results").rglob("record.json"))) == 1

@@ -13,11 +13,11 @@ import numpy as np
 import pytest
 from report_cases import ERRORS, HOSTILE, image_id, write_case
 
-from wsolbench.cli import main
+from wsolbench.cli.main import main
+from wsolbench.cli.report import invitation
 from wsolbench.errors import UsageError, WsolbenchError
 from wsolbench.report import Options, write_report
 from wsolbench.report.gallery import read_outcomes
-from wsolbench.report_flags import invitation
 
 
 @pytest.fixture(autouse=True)

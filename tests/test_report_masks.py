@@ -14,12 +14,12 @@ import torch
 from engine_fakes import SIDE, FakeData, FakeSplit, fake_config
 from torch import Tensor
 
-from wsolbench.data import DatasetInfo
-from wsolbench.engine import run
-from wsolbench.method import Untrained
+from wsolbench.data.split import DatasetInfo
+from wsolbench.method.base import Untrained
 from wsolbench.registry import register_dataset, register_method
 from wsolbench.report import Options, write_report
 from wsolbench.report.pictures import outline
+from wsolbench.runs.engine import run
 from wsolbench.types import Annotation, Prediction
 
 Pixels = np.ndarray[Any, Any]

@@ -10,11 +10,11 @@ from pathlib import Path
 import pytest
 
 from wsolbench.errors import WsolbenchError
-from wsolbench.formats import show
+from wsolbench.leaderboard.formats import show
+from wsolbench.leaderboard.reported import BACKBONES, DATASETS, HEADER, METHODS, METRICS, contradictions, read_reported
+from wsolbench.leaderboard.tables.reported import contradictions_document
 from wsolbench.registry import DATASETS as DATASET_REGISTRY
 from wsolbench.registry import METHODS as METHOD_REGISTRY
-from wsolbench.reported import BACKBONES, DATASETS, HEADER, METHODS, METRICS, contradictions, read_reported
-from wsolbench.reported_tables import contradictions_document
 
 LINE = "CAM,2016,CVPR,VGG16,CUB-200-2011,Top-1 Loc,{value},note,{source}\n"
 
@@ -26,7 +26,7 @@ def write(folder: Path, *lines: str) -> Path:
 
 
 def test_the_shipped_list_is_read_line_by_line_as_it_is_written() -> None:
-    with (files("wsolbench") / "reported.csv").open(encoding="utf-8", newline="") as file:
+    with (files("wsolbench.leaderboard") / "reported.csv").open(encoding="utf-8", newline="") as file:
         raw = list(csv.DictReader(file))
     entries = read_reported()
     assert len(entries) == len(raw) > 1000

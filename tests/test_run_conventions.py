@@ -10,18 +10,18 @@ import pytest
 import torch
 from engine_fakes import SIDE, FakeData, FakeSplit, fake_config
 
-from wsolbench.boxes import normalize_maps
-from wsolbench.config import RunConfig
-from wsolbench.convention_scores import score_convention
+from wsolbench.boxes.maps import normalize_maps
+from wsolbench.config.schema import RunConfig
 from wsolbench.conventions import get_convention
-from wsolbench.data import DatasetInfo, Split
-from wsolbench.engine import load_run, run
+from wsolbench.data.split import DatasetInfo, Split
 from wsolbench.errors import UsageError
-from wsolbench.job import Session, _deciding, open_job
+from wsolbench.evaluation.by_convention import score_convention
 from wsolbench.metrics import label_rank
-from wsolbench.protocol import AnnotationReader
+from wsolbench.protocols.needs import AnnotationReader
 from wsolbench.record import Cell, RunRecord
 from wsolbench.registry import register_dataset
+from wsolbench.runs.engine import load_run, run
+from wsolbench.runs.job import Session, _deciding, open_job
 from wsolbench.types import Sample
 
 

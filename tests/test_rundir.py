@@ -14,9 +14,8 @@ import torch
 from engine_fakes import fake_config
 
 from wsolbench.errors import UsageError, WsolbenchError
-from wsolbench.launch import run_all
-from wsolbench.progress import Silent
-from wsolbench.rundir import (
+from wsolbench.launch.here import run_all
+from wsolbench.runs.directory import (
     OURS,
     RunDirectory,
     digest,
@@ -27,6 +26,7 @@ from wsolbench.rundir import (
     write_json,
     write_text,
 )
+from wsolbench.system.progress import Silent
 
 
 def directory(tmp_path: Path, hash: str = "a" * 64) -> RunDirectory:

@@ -13,17 +13,17 @@ from typing import Any
 import pytest
 from engine_fakes import FakeSplit, NaN, fake_config
 
-import wsolbench.search
-from wsolbench.compose import expand, repeat
-from wsolbench.config import RunConfig, SearchConfig, from_yaml, to_yaml
-from wsolbench.engine import load_run, run
+import wsolbench.runs.search
+from wsolbench.config.compose import expand, repeat
+from wsolbench.config.schema import RunConfig, SearchConfig, from_yaml, to_yaml
+from wsolbench.config.search_space import load_space, space_presets, with_values
 from wsolbench.errors import UsageError, WsolbenchError
-from wsolbench.job import Session, open_job
-from wsolbench.leaderboard import load_records, render, summarise
-from wsolbench.levels import Levels
+from wsolbench.evaluation.levels import Levels
+from wsolbench.leaderboard.groups import load_records, render, summarise
+from wsolbench.protocols.select import CHECKPOINTS, Look, Settings
 from wsolbench.record import RunRecord, comparable, search_text
-from wsolbench.search_space import load_space, space_presets, with_values
-from wsolbench.selectors import CHECKPOINTS, Look, Settings
+from wsolbench.runs.engine import load_run, run
+from wsolbench.runs.job import Session, open_job
 
 SPACE = """
 space:
@@ -93,7 +93,7 @@ def test_every_shipped_space_fits_every_method() -> None:
 
 
 def test_a_trial_is_the_same_in_every_process_and_for_every_method() -> None:
-    code = "from wsolbench.search_space import load_space; print(load_space(None, 'badges', 'sat', None).draw(3, 'sat', 3, 5))"
+    code = "from wsolbench.config.search_space import load_space; print(load_space(None, 'badges', 'sat', None).draw(3, 'sat', 3, 5))"
     env = os.environ | {"PYTHONHASHSEED": "12", "PYTHONPATH": os.pathsep.join(sys.path)}
     printed = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True, env=env).stdout
     ours = load_space(None, "badges", "sat", None).draw(3, "sat", 3, 5)
@@ -283,14 +283,14 @@ def test_a_failed_trial_is_counted_and_loses(
         lr = diverging[-1]
         return method_loss(self, batch) if lr else super(NaN, self).loss(batch)
 
-    created = wsolbench.search.create
+    created = wsolbench.runs.search.create
 
     def create(config: RunConfig, *rest: Any) -> Any:
         diverging.append(len(diverging) == 0)  # the first trial only
         return created(config, *rest)
 
     monkeypatch.setattr(NaN, "loss", loss)
-    monkeypatch.setattr(wsolbench.search, "create", create)
+    monkeypatch.setattr(wsolbench.runs.search, "create", create)
     record, _ = done(searched(method="nan"))
     found = record.ledger["search"]
     assert found["failed"] == 1
@@ -313,14 +313,14 @@ def test_an_interrupted_search_is_taken_up(
     searched: Callable[..., RunConfig], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     whole = done(searched("whole", "interrupted"))[0]
-    created, count = wsolbench.search.create, [0]
+    created, count = wsolbench.runs.search.create, [0]
 
     def create(config: RunConfig, *rest: Any) -> Any:
         count[0] += 1
         monkeypatch.setenv("INTERRUPT_AT_LOSS", "4" if count[0] == 2 else "never")  # in the second trial
         return created(config, *rest)
 
-    monkeypatch.setattr(wsolbench.search, "create", create)
+    monkeypatch.setattr(wsolbench.runs.search, "create", create)
     asked = searched(method="interrupted")
     with pytest.raises(KeyboardInterrupt):
         run(asked)
@@ -346,7 +346,7 @@ def test_a_searched_run_is_skipped_when_done_and_repeated_from_its_config(
     searched: Callable[..., RunConfig], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     record, folder = done(searched())
-    monkeypatch.setattr(wsolbench.search, "_search", None)  # no search takes place from here on
+    monkeypatch.setattr(wsolbench.runs.search, "_search", None)  # no search takes place from here on
     assert run(searched()).status == "skipped"
     config = repeat(str(folder / "config.yaml"))
     assert run(config).status == "skipped"

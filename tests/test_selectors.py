@@ -7,11 +7,11 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-import wsolbench.selectors
+import wsolbench.protocols.select
 from wsolbench.errors import UsageError
-from wsolbench.levels import Levels, score_maps
-from wsolbench.protocol import AnnotationReader
-from wsolbench.selectors import (
+from wsolbench.evaluation.levels import Levels, score_maps
+from wsolbench.protocols.needs import AnnotationReader
+from wsolbench.protocols.select import (
     CHECKPOINTS,
     THRESHOLDS,
     Look,
@@ -187,4 +187,4 @@ def test_what_is_no_selector_is_named(parse, text: str, message: str) -> None:
 
 
 def test_the_module_needs_no_torch() -> None:
-    assert "torch" not in vars(wsolbench.selectors)
+    assert "torch" not in vars(wsolbench.protocols.select)

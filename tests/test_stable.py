@@ -24,14 +24,14 @@ import numpy as np
 import pytest
 
 from wsolbench import create_dataset
-from wsolbench.cli import build_parser, main, parsers_of
-from wsolbench.compose import expand
-from wsolbench.config import to_yaml
-from wsolbench.job import Session, open_job
-from wsolbench.pseudo_boxes import write_pseudo_boxes
+from wsolbench.cli.main import build_parser, main, parsers_of
+from wsolbench.config.compose import expand
+from wsolbench.config.schema import to_yaml
+from wsolbench.pseudo_boxes.folder import write_pseudo_boxes
 from wsolbench.record import RunRecord, read_record
-from wsolbench.rundir import digest
-from wsolbench.training import training_settings
+from wsolbench.runs.directory import digest
+from wsolbench.runs.job import Session, open_job
+from wsolbench.runs.trained import training_settings
 
 GOLDEN = Path(__file__).parent / "golden"
 HELP, RUNS, OUTCOMES = "stable_help.json", "stable_runs.json", "stable_outcomes.json"

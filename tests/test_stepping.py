@@ -18,20 +18,20 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
 import wsolbench
-import wsolbench.fit
-import wsolbench.stepping
-from wsolbench.config import Budget, Dtype, Optimizer, TrainConfig
-from wsolbench.engine import run
+import wsolbench.training.fit
+import wsolbench.training.stepping
+from wsolbench.config.schema import Budget, Dtype, Optimizer, TrainConfig
 from wsolbench.errors import WsolbenchError
-from wsolbench.fit import fit
-from wsolbench.job import Session, open_job
-from wsolbench.leaderboard import summarise
-from wsolbench.method import Method
-from wsolbench.numerics import Numerics
-from wsolbench.optimizers import build_optimizer
-from wsolbench.progress import Reporter, Silent
-from wsolbench.protocol import training_plan
-from wsolbench.stepping import Stepper
+from wsolbench.leaderboard.groups import summarise
+from wsolbench.method.base import Method
+from wsolbench.method.numerics import Numerics
+from wsolbench.protocols.needs import training_plan
+from wsolbench.runs.engine import run
+from wsolbench.runs.job import Session, open_job
+from wsolbench.system.progress import Reporter, Silent
+from wsolbench.training.fit import fit
+from wsolbench.training.optimizers import build_optimizer
+from wsolbench.training.stepping import Stepper
 from wsolbench.types import Batch, Sample
 
 CPU = torch.device("cpu")
@@ -88,13 +88,13 @@ def same(a: State, b: State) -> bool:
 @pytest.fixture
 def late(monkeypatch: pytest.MonkeyPatch) -> None:
     """Steps are judged as on a GPU: one step late."""
-    monkeypatch.setattr(wsolbench.stepping, "LATE", ("cuda", "cpu"))
+    monkeypatch.setattr(wsolbench.training.stepping, "LATE", ("cuda", "cpu"))
 
 
 @pytest.fixture
 def eager_saves(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(wsolbench.fit, "SAVE_SECONDS", 0.0)
-    monkeypatch.setattr(wsolbench.fit, "SAVE_SHARE", math.inf)
+    monkeypatch.setattr(wsolbench.training.fit, "SAVE_SECONDS", 0.0)
+    monkeypatch.setattr(wsolbench.training.fit, "SAVE_SHARE", math.inf)
 
 
 # --- a batch in parts ------------------------------------------------------------------------------------------------
@@ -345,7 +345,7 @@ def test_a_run_in_another_format_says_so_in_its_record(tmp_path: Path) -> None:
 @pytest.mark.parametrize("dtype", [Dtype.fp32, Dtype.fp16])
 def test_judging_late_changes_no_number(tmp_path: Path, dtype: Dtype, monkeypatch: pytest.MonkeyPatch) -> None:
     ahead = train_tiny(tmp_path / "late", dtype=dtype)
-    monkeypatch.setattr(wsolbench.stepping, "LATE", ())
+    monkeypatch.setattr(wsolbench.training.stepping, "LATE", ())
     assert same(ahead, train_tiny(tmp_path / "at once", dtype=dtype))
     assert lines(tmp_path / "late") == lines(tmp_path / "at once")
 
@@ -388,10 +388,10 @@ class CountReads(TorchDispatchMode):
 
 @pytest.mark.usefixtures("late")
 def test_the_host_does_not_wait_for_the_device_at_every_step(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(wsolbench.fit, "NOTE_SECONDS", math.inf)
+    monkeypatch.setattr(wsolbench.training.fit, "NOTE_SECONDS", math.inf)
     settled: list[None] = []
-    settle = wsolbench.fit._Log.settle
-    monkeypatch.setattr(wsolbench.fit._Log, "settle", lambda log: (settled.append(None), settle(log))[1])
+    settle = wsolbench.training.fit._Log.settle
+    monkeypatch.setattr(wsolbench.training.fit._Log, "settle", lambda log: (settled.append(None), settle(log))[1])
     found = []
     for epochs in (1, 5):
         settled.clear()
@@ -417,7 +417,7 @@ def test_training_steps_on_a_gpu_never_make_the_host_wait(dtype: Dtype) -> None:
     method: Method = Tiny(Tiny.Config(), num_classes=3, backbone=None).to(device)
     train = TrainConfig(dtype=dtype)
     stepper = Stepper(method, build_optimizer(method, train), train, Numerics.of(train), device)
-    check = wsolbench.stepping.StepCheck(device, Console().print, None)
+    check = wsolbench.training.stepping.StepCheck(device, Console().print, None)
     batch = Batch(["a", "b"], torch.rand(2, 3, 16, 16), torch.tensor([0, 1])).pin_memory()
     torch.cuda.set_sync_debug_mode("default")
     for step in range(4):
@@ -425,7 +425,7 @@ def test_training_steps_on_a_gpu_never_make_the_host_wait(dtype: Dtype) -> None:
         try:
             losses = stepper.gradients(batch)
             stepper.update()
-            check.after_update(wsolbench.stepping.Place(1, step + 1, batch.ids), losses, stepper.scale())
+            check.after_update(wsolbench.training.stepping.Place(1, step + 1, batch.ids), losses, stepper.scale())
         finally:
             torch.cuda.set_sync_debug_mode("default")
     check.settle()

@@ -19,13 +19,13 @@ import torch
 from engine_fakes import fake_config
 from run_files import assert_same_files, temporary_files
 
-from wsolbench import interrupt
-from wsolbench.cli import main
-from wsolbench.engine import run
+from wsolbench.cli.main import main
 from wsolbench.errors import UsageError
-from wsolbench.interrupt import SAME, Interrupt, Stopped, caught, leave_to_parent, limited, parse_time
-from wsolbench.launch import run_all
-from wsolbench.progress import Silent
+from wsolbench.launch.here import run_all
+from wsolbench.runs.engine import run
+from wsolbench.system import interrupt
+from wsolbench.system.interrupt import SAME, Interrupt, Stopped, caught, leave_to_parent, limited, parse_time
+from wsolbench.system.progress import Silent
 
 ROOT = Path(__file__).parent.parent
 
@@ -282,7 +282,7 @@ def test_rerun_is_not_advised_for_resuming(monkeypatch: pytest.MonkeyPatch, caps
     def interrupted(*_: object) -> int:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("wsolbench.cli._dispatch", interrupted)
+    monkeypatch.setattr("wsolbench.cli.main._dispatch", interrupted)
     assert main(["run", "--methods", "cam", "--rerun"]) == 130
     assert capsys.readouterr().err == (
         "\nwsolbench: interrupted; what was done is saved, resume what had begun without --rerun: "

@@ -13,18 +13,18 @@ import numpy as np
 import pytest
 from engine_fakes import CLASSES, FakeData, FakeSplit, fake_config
 
-from wsolbench.bad_images import BadImages
-from wsolbench.cli import main
-from wsolbench.compose import expand
-from wsolbench.config import DataConfig, OnBadImage, RunConfig, from_yaml, to_yaml
-from wsolbench.data import Subset
-from wsolbench.engine import run
+from wsolbench.cli.main import main
+from wsolbench.config.compose import expand
+from wsolbench.config.schema import DataConfig, OnBadImage, RunConfig, from_yaml, to_yaml
+from wsolbench.data.bad_images import BadImages
+from wsolbench.data.split import Subset
+from wsolbench.data.subsets import draw_subset, read_subset
 from wsolbench.errors import BadImage, UsageError, WsolbenchError
-from wsolbench.job import Job, Session, open_job
-from wsolbench.progress import Silent
-from wsolbench.protocol import draw_per_class
+from wsolbench.protocols.needs import draw_per_class
 from wsolbench.record import RunRecord
-from wsolbench.subsets import draw_subset, read_subset
+from wsolbench.runs.engine import run
+from wsolbench.runs.job import Job, Session, open_job
+from wsolbench.system.progress import Silent
 
 
 def finished(config: RunConfig) -> tuple[RunRecord, Path]:
@@ -48,7 +48,7 @@ def train_ids(config: RunConfig) -> list[str]:
 DRAW = """
 import sys, json
 from engine_fakes import FakeSplit
-from wsolbench.protocol import draw_per_class
+from wsolbench.protocols.needs import draw_per_class
 split = FakeSplit("train", per_class=20)
 order = json.loads(sys.argv[1])
 split.ids, split.labels = [split.ids[i] for i in order], split.labels[order]

@@ -14,15 +14,15 @@ import pytest
 import torch
 from engine_fakes import SharedB, fake_config
 
-from wsolbench.cli import main
-from wsolbench.engine import run
+from wsolbench.cli.main import main
+from wsolbench.config.identity import deciding_values
+from wsolbench.data.pictures import overlay
 from wsolbench.errors import UsageError
-from wsolbench.identity import deciding_values
-from wsolbench.job import Session, open_job
-from wsolbench.overlays import overlay
-from wsolbench.track import check_tracker, open_tracker
+from wsolbench.runs.engine import run
+from wsolbench.runs.job import Session, open_job
+from wsolbench.runs.track import check_tracker, open_tracker
+from wsolbench.runs.watch import watched_maps
 from wsolbench.types import Batch
-from wsolbench.watch import watched_maps
 
 reader = pytest.importorskip(
     "tensorboard.backend.event_processing.event_accumulator", reason="tensorboard is not installed: .[track]"
@@ -134,7 +134,7 @@ def test_what_goes_wrong_with_a_tracker_does_not_end_the_run(
 
 
 def test_other_processes_than_the_first_tell_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("wsolbench.dist.is_first", lambda: False)
+    monkeypatch.setattr("wsolbench.distributed.group.is_first", lambda: False)
     run(fake_config(tmp_path, track="tensorboard"))
     assert not list(tmp_path.rglob("track"))
 
@@ -144,7 +144,7 @@ def test_a_tracker_that_is_not_there_is_refused_before_anything_starts(
 ) -> None:
     with pytest.raises(UsageError, match="unknown tracker 'tensorbord', did you mean 'tensorboard'"):
         open_job(fake_config(tmp_path, track="tensorbord"), Session())
-    monkeypatch.setattr("wsolbench.track.find_spec", lambda name: None)
+    monkeypatch.setattr("wsolbench.runs.track.find_spec", lambda name: None)
     arguments = ["--methods", "tiny", "--dataset", "fake-data", "--out", str(tmp_path)]
     assert main(["run", *arguments, "--track", "wandb"]) == 2
     assert "--track wandb needs the package wandb, which is not installed: pip install wandb" in capsys.readouterr().err
@@ -171,7 +171,7 @@ def test_wandb_is_told_the_same_under_an_id_that_lasts(tmp_path: Path, monkeypat
     monkeypatch.setitem(sys.modules, "wandb", fake)
     for name in ("WANDB_MODE", "WANDB_API_KEY"):
         monkeypatch.delenv(name, raising=False)
-    monkeypatch.setattr("wsolbench.track.find_spec", lambda name: object())
+    monkeypatch.setattr("wsolbench.runs.track.find_spec", lambda name: object())
     outcome = run(replace(fake_config(tmp_path), track="wandb"))
     assert outcome.directory is not None
     assert [each["id"] for each in asked] == [f"{outcome.directory.name}-{part}" for part in ("train", "evaluate")]

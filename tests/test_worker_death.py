@@ -14,10 +14,10 @@ import torch
 from engine_fakes import FakeData, FakeSplit, fake_config
 from run_files import assert_same_files
 
-from wsolbench.config import RunConfig
-from wsolbench.engine import run
+from wsolbench.config.schema import RunConfig
 from wsolbench.errors import MachineError
 from wsolbench.registry import register_dataset
+from wsolbench.runs.engine import run
 from wsolbench.types import Sample
 
 

@@ -2,51 +2,30 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
-
 __version__ = "0.1.0"
 
-if TYPE_CHECKING:
-    from wsolbench.data import create_dataset
-    from wsolbench.engine import load_run
-    from wsolbench.method import create_method
-    from wsolbench.registry import list_datasets, list_methods, register_dataset, register_method
-    from wsolbench.types import Annotation, Batch, Prediction, Sample
-
+# Name -> where it is defined: imported when it is first asked for, since torch takes seconds. Types are in `__init__.pyi`.
+# Written out by hand, unlike the rooms' faces: this one works in a bare checkout, before any dependency is installed.
 _HOMES = {
     "Annotation": "types",
     "Batch": "types",
     "Prediction": "types",
     "Sample": "types",
-    "create_dataset": "data",
-    "create_method": "method",
+    "create_dataset": "data.split",
+    "create_method": "method.base",
     "list_datasets": "registry",
     "list_methods": "registry",
-    "load_run": "engine",
+    "load_run": "runs.engine",
     "register_dataset": "registry",
     "register_method": "registry",
 }
 
-__all__ = [
-    "Annotation",
-    "Batch",
-    "Prediction",
-    "Sample",
-    "__version__",
-    "create_dataset",
-    "create_method",
-    "list_datasets",
-    "list_methods",
-    "load_run",
-    "register_dataset",
-    "register_method",
-]
+__all__ = ["__version__", *_HOMES]  # noqa: PLE0604
 
-if not TYPE_CHECKING:  # hidden from type checkers, so that they still see typos
 
-    def __getattr__(name: str) -> Any:
-        import importlib
+def __getattr__(name: str) -> object:
+    import importlib
 
-        if name in _HOMES:
-            return getattr(importlib.import_module(f"wsolbench.{_HOMES[name]}"), name)
-        raise AttributeError(f"module 'wsolbench' has no attribute '{name}'")
+    if name in _HOMES:
+        return getattr(importlib.import_module(f"wsolbench.{_HOMES[name]}"), name)
+    raise AttributeError(f"module 'wsolbench' has no attribute '{name}'")

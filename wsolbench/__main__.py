@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 
-from wsolbench.cli import main
+from wsolbench.cli.main import main
 
 if __name__ == "__main__":
     sys.exit(main())

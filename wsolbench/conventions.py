@@ -2,7 +2,7 @@
 
 "Top-1 Loc 71.3" means something else in each code base: other image content, other order of resizing and min-max, other
 thresholds, another component, another box, `>` or `>=`, another average. A `Convention` says which, field by field;
-`wsolbench.convention_scores` computes what it says. `docs/metrics.md` shows how far one set of maps moves.
+`wsolbench.evaluation.by_convention` computes what it says. `docs/metrics.md` shows how far one set of maps moves.
 """
 # T thresholds, H W evaluation frame
 

@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import ClassVar
 
+from wsolbench.data.metadata import Metadata
 from wsolbench.errors import UsageError
-from wsolbench.metadata import Metadata
 from wsolbench_datasets._layouts import first_folder
 from wsolbench_datasets._listed import HoldOutConfig, ListedDataset
 

@@ -17,9 +17,9 @@ from typing import NoReturn
 import numpy as np
 import numpy.typing as npt
 
+from wsolbench.data.lists import Ints, boxes_per_image
+from wsolbench.data.metadata import Metadata
 from wsolbench.errors import WsolbenchError
-from wsolbench.metadata import Metadata
-from wsolbench.records import Ints, boxes_per_image
 
 UNKNOWN_SIZE = (
     10**9
@@ -154,7 +154,7 @@ def _checked_size(size: tuple[int, int] | None, stated: SizeRecord | None, id: s
 
 @dataclass(frozen=True)
 class _Complaints:
-    """`wsolbench.records.Complaints` over boxes by their number, from 0."""
+    """`wsolbench.data.lists.Complaints` over boxes by their number, from 0."""
 
     boxes: Sequence[BoxRecord]
 

@@ -12,8 +12,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from wsolbench.data.lists import read_lines
 from wsolbench.errors import WsolbenchError
-from wsolbench.records import read_lines
 from wsolbench_datasets._box_records import BoxFile, BoxRecord, Place, SizeRecord, whole_pixels
 from wsolbench_datasets._image_names import ImageNames
 from wsolbench_datasets._image_tree import SPLITS

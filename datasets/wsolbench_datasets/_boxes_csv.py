@@ -9,7 +9,7 @@ import csv
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from wsolbench.records import read_lines
+from wsolbench.data.lists import read_lines
 from wsolbench_datasets._box_records import BoxFile, BoxRecord, Place, whole_pixels
 from wsolbench_datasets._image_names import ImageNames
 

@@ -17,9 +17,9 @@ from pathlib import Path
 
 import numpy as np
 
+from wsolbench.data.lists import Index, boxes_per_image, read_lines
+from wsolbench.data.metadata import AnnotationFiles, Located, Metadata
 from wsolbench.errors import WsolbenchError
-from wsolbench.metadata import AnnotationFiles, Located, Metadata
-from wsolbench.records import Index, boxes_per_image, read_lines
 from wsolbench_datasets._ilsvrc_lists import (
     META,
     WNID,

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import numpy as np
 
+from wsolbench.data.lists import Ints, Lines, read_lines
 from wsolbench.errors import WsolbenchError
-from wsolbench.records import Ints, Lines, read_lines
 from wsolbench_datasets._mat import MatFile
 from wsolbench_datasets._voc import read_voc
 

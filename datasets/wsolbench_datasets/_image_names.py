@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from functools import cached_property
 from typing import NoReturn
 
-from wsolbench.ids import EXPECTED, is_safe
+from wsolbench.data.ids import EXPECTED, is_safe
 
 Refuse = Callable[[str], NoReturn]
 

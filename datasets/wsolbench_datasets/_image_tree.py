@@ -13,8 +13,8 @@ from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
+from wsolbench.data.ids import is_safe
 from wsolbench.errors import UsageError, WsolbenchError
-from wsolbench.ids import is_safe
 
 SPLITS = ("train", "val", "test")
 IMAGES = (".jpg", ".jpeg", ".png", ".webp", ".bmp")  # in any case

@@ -11,11 +11,11 @@ import torch
 from PIL import Image
 
 from wsolbench.conventions import Geometry
+from wsolbench.data.ids import safe_path
+from wsolbench.data.loading import Images, empty_batch
+from wsolbench.data.metadata import Metadata
+from wsolbench.data.packed import PackedStrings
 from wsolbench.errors import BadImage, WsolbenchError
-from wsolbench.ids import safe_path
-from wsolbench.loading import Images, empty_batch
-from wsolbench.metadata import Metadata
-from wsolbench.packed import PackedStrings
 from wsolbench.types import Batch
 from wsolbench_datasets._cache import PixelCache, stamp_of
 from wsolbench_datasets._decode import decode, opencv_agrees, read_bytes, read_header

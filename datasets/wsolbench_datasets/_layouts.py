@@ -8,7 +8,7 @@ from enum import Enum
 from pathlib import Path
 from typing import ClassVar
 
-from wsolbench.metadata import IDS, Metadata, count_ids, read_metadata
+from wsolbench.data.metadata import IDS, Metadata, count_ids, read_metadata
 
 SPLITS = ("train", "val", "test")
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from wsolbench.data import stable_seed
 from wsolbench.errors import UsageError, WsolbenchError
+from wsolbench.system.hashing import stable_seed
 from wsolbench_datasets._boxes_csv import read_table
 from wsolbench_datasets._image_names import ImageNames
 from wsolbench_datasets._image_tree import SPLITS, TreeImage

@@ -13,8 +13,8 @@ from xml.etree import ElementTree
 
 import numpy as np
 
+from wsolbench.data.lists import DECIMAL, Ints
 from wsolbench.errors import WsolbenchError
-from wsolbench.records import DECIMAL, Ints
 
 LARGEST = 4 << 20  # bytes; ImageNet's largest file of boxes is a few thousand
 CORNERS = ("xmin", "ymin", "xmax", "ymax")

@@ -27,10 +27,11 @@ import numpy.typing as npt
 import torch
 import torch.nn.functional as F
 
-from wsolbench.atomic import atomically
-from wsolbench.data import Dataset, DatasetInfo, Split, stable_seed
+from wsolbench.data.split import Dataset, DatasetInfo, Split
 from wsolbench.errors import MachineError, UsageError, WsolbenchError, unknown
 from wsolbench.registry import register_dataset
+from wsolbench.system.files import atomically
+from wsolbench.system.hashing import stable_seed
 from wsolbench.types import Annotation, Sample
 from wsolbench_datasets._compose import SIZE, TEXTURES, Plan, compose
 from wsolbench_datasets._glyphs import LETTERS, digit_pools, draw_letter, randint

@@ -16,10 +16,10 @@ from typing import ClassVar, final
 
 import numpy as np
 
+from wsolbench.data.ids import EXPECTED, is_safe
+from wsolbench.data.lists import Index, Ints, Lines, boxes_per_image, read_lines
+from wsolbench.data.metadata import MaskFiles, Metadata
 from wsolbench.errors import UsageError, WsolbenchError
-from wsolbench.ids import EXPECTED, is_safe
-from wsolbench.metadata import MaskFiles, Metadata
-from wsolbench.records import Index, Ints, Lines, boxes_per_image, read_lines
 from wsolbench.registry import register_dataset
 from wsolbench_datasets._holdout import HoldOut
 from wsolbench_datasets._layouts import Layout, Which, first_folder

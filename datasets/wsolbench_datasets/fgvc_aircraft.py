@@ -19,9 +19,9 @@ from typing import ClassVar, final
 
 import numpy as np
 
-from wsolbench.ids import EXPECTED, is_safe
-from wsolbench.metadata import Metadata
-from wsolbench.records import NUMBER, Index, Ints, boxes_per_image, read_lines
+from wsolbench.data.ids import EXPECTED, is_safe
+from wsolbench.data.lists import NUMBER, Index, Ints, boxes_per_image, read_lines
+from wsolbench.data.metadata import Metadata
 from wsolbench.registry import register_dataset
 from wsolbench_datasets._archive import ArchiveDataset
 

@@ -17,8 +17,8 @@ from typing import ClassVar, final
 
 import numpy as np
 
+from wsolbench.data.metadata import MaskFiles, Metadata
 from wsolbench.errors import UsageError, WsolbenchError, unknown
-from wsolbench.metadata import MaskFiles, Metadata
 from wsolbench.registry import register_dataset
 from wsolbench.types import Annotation
 from wsolbench_datasets._annotation_files import find_box_file

@@ -15,7 +15,7 @@ from functools import cached_property
 from pathlib import Path, PurePosixPath
 from typing import ClassVar, final
 
-from wsolbench.metadata import LABELS, Metadata
+from wsolbench.data.metadata import LABELS, Metadata
 from wsolbench.registry import register_dataset
 from wsolbench_datasets._ilsvrc_archive import BASES, IlsvrcArchive
 from wsolbench_datasets._layouts import Layout, MetadataLayout

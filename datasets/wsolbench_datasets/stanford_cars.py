@@ -17,9 +17,9 @@ from typing import Any, ClassVar, final
 
 import numpy as np
 
+from wsolbench.data.ids import EXPECTED, is_safe
+from wsolbench.data.metadata import Metadata
 from wsolbench.errors import WsolbenchError
-from wsolbench.ids import EXPECTED, is_safe
-from wsolbench.metadata import Metadata
 from wsolbench.registry import register_dataset
 from wsolbench_datasets._archive import ArchiveDataset
 from wsolbench_datasets._layouts import first_folder

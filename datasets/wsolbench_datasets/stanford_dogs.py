@@ -15,9 +15,9 @@ from typing import ClassVar, final
 
 import numpy as np
 
+from wsolbench.data.ids import EXPECTED, is_safe
+from wsolbench.data.metadata import AnnotationFiles, Located, Metadata
 from wsolbench.errors import WsolbenchError
-from wsolbench.ids import EXPECTED, is_safe
-from wsolbench.metadata import AnnotationFiles, Located, Metadata
 from wsolbench.registry import register_dataset
 from wsolbench_datasets._archive import ArchiveDataset
 from wsolbench_datasets._mat import MatFile

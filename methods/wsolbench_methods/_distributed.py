@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch.distributed as dist
 from torch import Tensor
 
-from wsolbench.whole_batch import added_up, mean_over, passing, processes
+from wsolbench.method.means import added_up, mean_over, passing, processes
 
 
 def global_mean(values: Tensor) -> Tensor:

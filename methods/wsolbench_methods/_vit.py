@@ -20,9 +20,9 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from wsolbench.backbones import create_backbone, family
-from wsolbench.checkpoint import Layout, State
 from wsolbench.errors import UsageError
-from wsolbench.precision import no_autocast, wide
+from wsolbench.method.checkpoint import Layout, State
+from wsolbench.method.precision import no_autocast, wide
 
 Grid = tuple[int, int]
 """Patches per column and row."""

@@ -19,8 +19,8 @@ from typing import Any, ClassVar, final
 import torch
 from torch import Tensor
 
-from wsolbench.checkpoint import Layout
-from wsolbench.method import Untrained, evaluating
+from wsolbench.method.base import Untrained, evaluating
+from wsolbench.method.checkpoint import Layout
 from wsolbench.registry import register_method
 from wsolbench.types import Prediction
 from wsolbench_methods._vit import build_vit, embed, plain_vit, run_blocks_with_class_rows

@@ -25,10 +25,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from wsolbench.backbones import create_backbone, family
-from wsolbench.checkpoint import Layout, State
-from wsolbench.config import TrainConfig
-from wsolbench.method import Method, Training, classifier_groups, classifier_layout, evaluating, true_or_predicted
-from wsolbench.precision import wide
+from wsolbench.config.schema import TrainConfig
+from wsolbench.method.base import Method, Training, classifier_groups, classifier_layout, evaluating, true_or_predicted
+from wsolbench.method.checkpoint import Layout, State
+from wsolbench.method.precision import wide
 from wsolbench.registry import register_method
 from wsolbench.types import Batch, Prediction
 from wsolbench_methods._pooled import PooledLinear, channels_first, check_pooled_linear, class_maps

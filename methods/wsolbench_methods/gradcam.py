@@ -23,8 +23,8 @@ import torch
 from torch import Tensor, nn
 
 from wsolbench.errors import UsageError
-from wsolbench.method import evaluating, true_or_predicted
-from wsolbench.precision import no_autocast, wide
+from wsolbench.method.base import evaluating, true_or_predicted
+from wsolbench.method.precision import no_autocast, wide
 from wsolbench.registry import register_method
 from wsolbench.types import Prediction
 from wsolbench_methods._target_layer import LayerReader

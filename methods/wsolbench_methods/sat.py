@@ -24,10 +24,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from wsolbench.checkpoint import Layout, State
 from wsolbench.errors import UsageError
-from wsolbench.method import Method, evaluating
-from wsolbench.precision import no_autocast, wide
+from wsolbench.method.base import Method, evaluating
+from wsolbench.method.checkpoint import Layout, State
+from wsolbench.method.precision import no_autocast, wide
 from wsolbench.registry import register_method
 from wsolbench.types import Batch, Prediction
 from wsolbench_methods._distributed import global_mean

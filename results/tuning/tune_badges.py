@@ -11,9 +11,9 @@ import csv
 import sys
 from pathlib import Path
 
-from wsolbench.compose import expand
-from wsolbench.data import Split
-from wsolbench.launch import run_all
+from wsolbench.config.compose import expand
+from wsolbench.data.split import Split
+from wsolbench.launch.here import run_all
 from wsolbench_datasets.badges import Badges
 
 HERE = Path(__file__).parent

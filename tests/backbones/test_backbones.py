@@ -10,7 +10,8 @@ import timm
 import torch
 from timm.models.vision_transformer import VisionTransformer
 
-from wsolbench import backbones, embedded
+from wsolbench import backbones
+from wsolbench.backbones import embedded
 from wsolbench.errors import UsageError, WsolbenchError
 
 EMBEDDED = embedded.list_backbones()
@@ -138,6 +139,6 @@ def test_names_without_weights_say_so():
 
 
 def test_listing_imports_no_torch():
-    code = "import sys, wsolbench.embedded as e; assert e.list_backbones(); sys.exit('torch' in sys.modules)"
+    code = "import sys, wsolbench.backbones.embedded as e; assert e.list_backbones(); sys.exit('torch' in sys.modules)"
     root = str(embedded.WEIGHTS.parents[2])
     assert subprocess.run([sys.executable, "-c", code], check=False, env={"PYTHONPATH": root}).returncode == 0

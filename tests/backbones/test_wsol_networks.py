@@ -16,8 +16,8 @@ from torch import Tensor, nn
 from wsol_cnns import NETWORKS
 
 from wsolbench.backbones import create_backbone, family
+from wsolbench.cli.list import list_section
 from wsolbench.errors import UsageError
-from wsolbench.listing import list_section
 
 every_network = pytest.mark.parametrize("name", NETWORKS)
 

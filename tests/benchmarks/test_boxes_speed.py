@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 from boxes_speed import KINDS, TRUTH, cam_like, distinct_levels, every_threshold
 
-from wsolbench.boxes import scan_maps
-from wsolbench.levels import score_maps
+from wsolbench.boxes.scan import scan_maps
+from wsolbench.evaluation.levels import score_maps
 
 pytestmark = pytest.mark.benchmark(warmup=True, warmup_iterations=1, min_rounds=3, max_time=2.0)
 

@@ -16,8 +16,9 @@ from native_trees import write_aircraft, write_cars, write_cub, write_dogs, writ
 from reference_trees import write_tree
 
 from wsolbench import create_dataset, list_datasets
-from wsolbench.data import Dataset, eval_batches, train_batches
-from wsolbench.data_check import check_dataset
+from wsolbench.data.check import check_dataset
+from wsolbench.data.loading import eval_batches, train_batches
+from wsolbench.data.split import Dataset
 from wsolbench.registry import DATASETS
 
 SMALL = {"train": 24, "val": 12, "test": 12}  # where images are generated, these many

@@ -9,7 +9,7 @@ import pytest
 from native_trees import write_cub
 from reference_trees import write_tree
 
-from wsolbench.cli import main
+from wsolbench.cli.main import main
 
 
 @pytest.mark.slow  # two networks of real size learn from a handful of images

@@ -20,7 +20,7 @@ import pytest
 from PIL import Image
 from reference_trees import Tree, write_tree
 
-from wsolbench.cli import main
+from wsolbench.cli.main import main
 from wsolbench.registry import DATASETS
 
 SPLIT = "test"

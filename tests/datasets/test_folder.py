@@ -15,7 +15,7 @@ from folder_trees import CLASSES, COUNTS, FolderTree, write_folder
 from PIL import Image
 
 from wsolbench import create_dataset
-from wsolbench.contact_sheet import write_contact_sheet
+from wsolbench.data.contact_sheet import write_contact_sheet
 from wsolbench.errors import UsageError, WsolbenchError
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from folder_trees import FolderTree, write_folder
 
-from wsolbench.cli import main
+from wsolbench.cli.main import main
 from wsolbench.record import RunRecord, read_record
 
 QUICK = ["--backbone", "badges_cnn", "train.steps=2", "train.batch_size=8", "evaluate.batch_size=8", "--device", "cpu"]

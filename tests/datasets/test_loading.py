@@ -16,14 +16,16 @@ from PIL import Image
 from reference_trees import Tree, write_tree
 
 from wsolbench import create_dataset
-from wsolbench.boxes import iou_matrix
-from wsolbench.config import EvaluateConfig, RunConfig, deciding_text
-from wsolbench.data import Subset, eval_batches, stable_seed, train_batches
-from wsolbench.engine import run
+from wsolbench.boxes.scan import iou_matrix
+from wsolbench.config.schema import EvaluateConfig, RunConfig, deciding_text
+from wsolbench.data.loading import eval_batches, train_batches
+from wsolbench.data.packed import PackedStrings
+from wsolbench.data.split import Subset
 from wsolbench.errors import BadImage, UsageError
-from wsolbench.job import Session, open_job
-from wsolbench.outcomes import Geometry
-from wsolbench.packed import PackedStrings
+from wsolbench.evaluation.per_image import Geometry
+from wsolbench.runs.engine import run
+from wsolbench.runs.job import Session, open_job
+from wsolbench.system.hashing import stable_seed
 from wsolbench.types import Annotation
 from wsolbench_datasets import _cache
 from wsolbench_datasets._pixels import MEAN, STD

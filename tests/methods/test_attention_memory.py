@@ -11,7 +11,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 import wsolbench
-from wsolbench.method import Method
+from wsolbench.method.base import Method
 from wsolbench.types import Batch
 
 CASES = [

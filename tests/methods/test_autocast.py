@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
 import wsolbench
-from wsolbench.method import Method
+from wsolbench.method.base import Method
 from wsolbench.types import Batch
 from wsolbench_methods._pooled import class_maps
 from wsolbench_methods._vit import ConvHead, class_row

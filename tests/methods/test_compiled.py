@@ -10,8 +10,8 @@ import torch._dynamo
 from torch import Tensor
 
 import wsolbench
-from wsolbench.method import Method
-from wsolbench.numerics import Numerics
+from wsolbench.method.base import Method
+from wsolbench.method.numerics import Numerics
 from wsolbench.types import Batch
 
 CASES = [

@@ -97,7 +97,7 @@ RECOMPUTE_SCRIPT = """
 import sys, torch
 import wsolbench
 from wsolbench import dist
-from wsolbench.data_parallel import Replica, statistics_of_all
+from wsolbench.training.replica import Replica, statistics_of_all
 from wsolbench.types import Batch
 images, labels = torch.randn(5, 3, 64, 64, generator=torch.Generator().manual_seed(0)), torch.tensor([0, 1, 2, 0, 1])
 found = []

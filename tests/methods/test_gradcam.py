@@ -16,7 +16,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 import wsolbench
 from wsolbench.errors import UsageError
-from wsolbench.method import Method
+from wsolbench.method.base import Method
 from wsolbench.types import Batch
 from wsolbench_methods._target_layer import token_grid
 

@@ -17,9 +17,9 @@ from pytorch_grad_cam.utils.model_targets import ClassifierOutputTarget
 from torch import Tensor
 
 import wsolbench
-from wsolbench.compose import expand
+from wsolbench.config.compose import expand
 from wsolbench.errors import UsageError, WsolbenchError
-from wsolbench.method import Method
+from wsolbench.method.base import Method
 from wsolbench.registry import METHODS
 from wsolbench_methods.gradcam_pkg import explainers
 
@@ -177,7 +177,7 @@ def test_every_class_of_the_package_that_explains_an_image_is_offered() -> None:
 
 def test_listing_names_the_family_without_importing_the_package() -> None:
     code = (
-        "import sys; from wsolbench.listing import list_section; rows = list_section('methods'); "
+        "import sys; from wsolbench.cli.list import list_section; rows = list_section('methods'); "
         "print([name for name, *_ in rows]); assert not {'torch', 'pytorch_grad_cam'} & {*sys.modules}"
     )
     done = subprocess.run(

@@ -25,8 +25,8 @@ import torch
 from authors_layouts import WIDTHS, Shapes, gradient_summary, random_batch, random_weights, vit_shapes
 
 import wsolbench
-from wsolbench.config import TrainConfig
-from wsolbench.method import Method
+from wsolbench.config.schema import TrainConfig
+from wsolbench.method.base import Method
 
 GOLDEN = Path(__file__).resolve().parents[1] / "golden"
 

@@ -8,8 +8,9 @@ import pytest
 import torch
 
 import wsolbench
-from wsolbench.method import Method
-from wsolbench.numerics import Dtype, Numerics
+from wsolbench.config.schema import Dtype
+from wsolbench.method.base import Method
+from wsolbench.method.numerics import Numerics
 from wsolbench.types import Batch
 
 pytestmark = [

@@ -8,7 +8,7 @@ from torch import Tensor
 
 import wsolbench
 from wsolbench.errors import UsageError
-from wsolbench.method import Method
+from wsolbench.method.base import Method
 from wsolbench.types import Batch
 
 CASES = [

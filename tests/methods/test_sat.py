@@ -10,9 +10,9 @@ import torch.nn.functional as F
 from torch import Tensor
 
 import wsolbench
-from wsolbench.config import TrainConfig
+from wsolbench.config.schema import TrainConfig
 from wsolbench.errors import UsageError
-from wsolbench.method import Method
+from wsolbench.method.base import Method
 from wsolbench.types import Batch
 from wsolbench_methods.sat import smoothing_kernel
 

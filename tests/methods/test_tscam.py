@@ -12,9 +12,9 @@ from torch import Tensor
 
 import wsolbench
 from wsolbench.backbones import create_backbone
-from wsolbench.config import TrainConfig
+from wsolbench.config.schema import TrainConfig
 from wsolbench.errors import UsageError, WsolbenchError
-from wsolbench.method import Method
+from wsolbench.method.base import Method
 from wsolbench.types import Batch
 
 

@@ -28,11 +28,11 @@ import torch
 from wsol_cnns import CLASSES, LABELS, MAP_SIZE, NETWORKS, TRAIN_SIZE, images, sample, watched, weights
 
 import wsolbench
-from wsolbench.config import Optimizer, Schedule, TrainConfig
+from wsolbench.config.schema import Optimizer, Schedule, TrainConfig
 from wsolbench.errors import WsolbenchError
-from wsolbench.method import Method
-from wsolbench.optimizers import build_optimizer, lr_factor
-from wsolbench.protocol import TrainingPlan
+from wsolbench.method.base import Method
+from wsolbench.protocols.needs import TrainingPlan
+from wsolbench.training.optimizers import build_optimizer, lr_factor
 from wsolbench.types import Batch
 
 GOLDEN = np.load(Path(__file__).parents[1] / "golden" / "wsolevaluation_cnns.npz")

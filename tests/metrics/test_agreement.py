@@ -11,7 +11,8 @@ from sklearn.metrics import average_precision_score, jaccard_score, top_k_accura
 from torchmetrics.classification import MulticlassAccuracy
 from torchvision.ops import box_iou
 
-from wsolbench.boxes import iou_matrix, threshold_grid
+from wsolbench.boxes.maps import threshold_grid
+from wsolbench.boxes.scan import iou_matrix
 from wsolbench.metrics import PIoU, PxAP, TopKAccuracy, TopKLoc
 
 

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from wsolbench.boxes import normalize_maps
+from wsolbench.boxes.maps import normalize_maps
 from wsolbench.errors import UsageError
 from wsolbench.metrics import GTKnownLoc, MaxBoxAcc, TopKLoc, label_rank
 

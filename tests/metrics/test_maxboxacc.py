@@ -10,7 +10,7 @@ import torch
 from torchmetrics import MetricCollection
 
 import wsolbench.metrics
-from wsolbench.boxes import normalize_maps
+from wsolbench.boxes.maps import normalize_maps
 from wsolbench.errors import UsageError
 from wsolbench.metrics import GTKnownLoc, MaxBoxAcc, MaxBoxAccV2
 

@@ -8,8 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from wsolbench.boxes import LEVELS
-from wsolbench.levels import IOUS, Levels, save_levels
+from wsolbench.boxes.scan import LEVELS
+from wsolbench.evaluation.levels import IOUS, Levels, save_levels
 from wsolbench.record import Cell, RunRecord, to_json
 
 IMAGES = 120

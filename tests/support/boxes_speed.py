@@ -18,8 +18,9 @@ import numpy as np
 import torch
 from speed_table import write_rows
 
-from wsolbench.boxes import iou_matrix, normalize_maps, scan_maps
-from wsolbench.profile import context
+from wsolbench.boxes.maps import normalize_maps
+from wsolbench.boxes.scan import iou_matrix, scan_maps
+from wsolbench.profile.device import context
 
 SIDE = 224
 TRUTH = np.array([[56, 40, 170, 180]])

@@ -7,7 +7,7 @@ nearly best and the maximum over them is most biased. The intervals of an oracle
 plain percentile intervals.
 
 Tests: two methods that are equally good in the population of seeds and images, S seeds each on the same n images; counted
-is how often their difference is called significant at the 5 % level, by `wsolbench.paired.paired_test`, by a percentile
+is how often their difference is called significant at the 5 % level, by `wsolbench.leaderboard.paired.paired_test`, by a percentile
 bootstrap of seeds and images, and by looking at the images only.
 
     python tests/support/coverage_simulation.py --out results/coverage.csv          (minutes)
@@ -27,11 +27,11 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from wsolbench.boxes import threshold_grid
-from wsolbench.cells import RESAMPLES
-from wsolbench.levels import Levels
-from wsolbench.paired import LEVEL, paired_test
-from wsolbench.resampling import Statistic, best_of, interval_of, mean_of, read_at_best
+from wsolbench.boxes.maps import threshold_grid
+from wsolbench.evaluation.cells import RESAMPLES
+from wsolbench.evaluation.levels import Levels
+from wsolbench.evaluation.resampling import Statistic, best_of, interval_of, mean_of, read_at_best
+from wsolbench.leaderboard.paired import LEVEL, paired_test
 
 Bools = npt.NDArray[np.bool_]
 GRID = threshold_grid(0.01)

@@ -25,18 +25,18 @@ from engine_fakes import Preempted, Tiny, fake_config
 from torch import Tensor
 
 import wsolbench
-import wsolbench.fit
-from wsolbench import dist
-from wsolbench.config import SearchConfig, TrainConfig
-from wsolbench.data_parallel import Replica, statistics_of_all
-from wsolbench.fit import fit
-from wsolbench.helpers import together
-from wsolbench.launch import run_all
+import wsolbench.training.fit
+from wsolbench.boxes.onepass import compile_now
+from wsolbench.config.schema import SearchConfig, TrainConfig
+from wsolbench.distributed import group as dist
+from wsolbench.launch.helpers import together
+from wsolbench.launch.here import run_all
 from wsolbench.metrics import label_rank  # noqa: F401 (imported here, once, instead of in every child)
-from wsolbench.onepass import compile_now
-from wsolbench.progress import Silent
-from wsolbench.protocol import TrainingPlan
+from wsolbench.protocols.needs import TrainingPlan
 from wsolbench.registry import register_method
+from wsolbench.system.progress import Silent
+from wsolbench.training.fit import fit
+from wsolbench.training.replica import Replica, statistics_of_all
 from wsolbench.types import Batch
 
 
@@ -175,7 +175,7 @@ def child(case: dict[str, Any], rank: int) -> int:
         os.dup2(handle, number)
     dist.PATIENCE = timedelta(seconds=5)
     if case.get("eager"):
-        wsolbench.fit.SAVE_SECONDS, wsolbench.fit.SAVE_SHARE = 0.0, math.inf
+        wsolbench.training.fit.SAVE_SECONDS, wsolbench.training.fit.SAVE_SHARE = 0.0, math.inf
     return ACTS[case["act"]](*case["arguments"])
 
 

@@ -16,16 +16,16 @@ from typing import Any
 
 from engine_fakes import fake_config
 
-import wsolbench.fit
-from wsolbench.launch import run_all
+import wsolbench.training.fit
+from wsolbench.launch.here import run_all
 from wsolbench.metrics import label_rank  # noqa: F401 (imported here, once, instead of in every child)
-from wsolbench.progress import Silent
+from wsolbench.system.progress import Silent
 
 
 def child(case: dict[str, Any]) -> int:
     os.environ.update(case["env"])
     if case["eager"]:
-        wsolbench.fit.SAVE_SECONDS, wsolbench.fit.SAVE_SHARE = 0.0, math.inf
+        wsolbench.training.fit.SAVE_SECONDS, wsolbench.training.fit.SAVE_SHARE = 0.0, math.inf
     out, method, changes = case["config"]
     try:
         outcomes = run_all([fake_config(Path(out), method, **changes)], reporter=Silent())

@@ -24,7 +24,7 @@ CLASSES = 1000
 
 def make_maps(folder: Path, count: int) -> list[str]:
     """One `<id>.npy` per image; returns the ids."""
-    from wsolbench.boxes import normalize_maps
+    from wsolbench.boxes.maps import normalize_maps
 
     rng = np.random.default_rng(0)
     (folder / "distinct").mkdir(parents=True, exist_ok=True)
@@ -60,8 +60,8 @@ def make_metadata(root: Path, ids: list[str]) -> None:
 
 def child(arguments: list[str]) -> None:
     """Run the command line and say the peak of resident memory."""
-    from wsolbench.cli import main
-    from wsolbench.onepass import compile_now
+    from wsolbench.boxes.onepass import compile_now
+    from wsolbench.cli.main import main
 
     compile_now()
     status = main(arguments)
@@ -76,7 +76,7 @@ def main() -> None:
     parser.add_argument("--many", type=int, default=50_000)
     chosen = parser.parse_args()
     # compiled in a process before: compiling takes memory of its own
-    subprocess.run([sys.executable, "-c", "from wsolbench.onepass import compile_now; compile_now()"], check=True)
+    subprocess.run([sys.executable, "-c", "from wsolbench.boxes.onepass import compile_now; compile_now()"], check=True)
     ids = make_maps(chosen.folder, chosen.many)
     for count in (chosen.few, chosen.many):
         root = chosen.folder / str(count)

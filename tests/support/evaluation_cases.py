@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from wsolbench.data import Split
+from wsolbench.data.split import Split
 from wsolbench.types import Annotation, Sample
 
 DISTINCT = 64  # images that are really there; the split repeats them

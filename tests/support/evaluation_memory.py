@@ -23,12 +23,12 @@ import torch
 from evaluation_cases import MemorySplit
 from torch import Tensor, nn
 
-from wsolbench.config import EvaluateConfig
-from wsolbench.evaluation import Scoring, evaluate
-from wsolbench.method import NoConfig, Untrained
-from wsolbench.outcomes import Geometry
-from wsolbench.progress import Advance, Silent
-from wsolbench.protocol import AnnotationReader
+from wsolbench.config.schema import EvaluateConfig
+from wsolbench.evaluation.evaluate import Scoring, evaluate
+from wsolbench.evaluation.per_image import Geometry
+from wsolbench.method.base import NoConfig, Untrained
+from wsolbench.protocols.needs import AnnotationReader
+from wsolbench.system.progress import Advance, Silent
 from wsolbench.types import Prediction
 
 SIDE, CLASSES, EVERY = 64, 10, 500

@@ -25,14 +25,14 @@ from evaluation_cases import MemorySplit
 from speed_table import write_rows
 
 import wsolbench
-from wsolbench.config import Dtype, EvaluateConfig
-from wsolbench.data import eval_batches
-from wsolbench.evaluation import Scoring, evaluate
-from wsolbench.numerics import Numerics
-from wsolbench.outcomes import Geometry
+from wsolbench.config.schema import Dtype, EvaluateConfig
+from wsolbench.data.loading import eval_batches
+from wsolbench.evaluation.evaluate import Scoring, evaluate
+from wsolbench.evaluation.per_image import Geometry
+from wsolbench.method.numerics import Numerics
 from wsolbench.profile.device import device_name, synchroniser
-from wsolbench.progress import Silent
-from wsolbench.protocol import AnnotationReader
+from wsolbench.protocols.needs import AnnotationReader
+from wsolbench.system.progress import Silent
 
 BACKBONE, CLASSES, SIDE = "deit_small_patch16_224", 1000, 224
 

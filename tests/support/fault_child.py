@@ -29,18 +29,18 @@ import torch
 from engine_fakes import fake_config
 from run_files import temporary_files
 
-import wsolbench.engine
-import wsolbench.fit
 import wsolbench.launch
-import wsolbench.training
-from wsolbench.config import RunConfig, SearchConfig
-from wsolbench.interrupt import Stopped, caught
-from wsolbench.launch import here
+import wsolbench.runs.engine
+import wsolbench.runs.trained
+import wsolbench.training.fit
+from wsolbench.config.schema import RunConfig, SearchConfig
+from wsolbench.evaluation.per_image import prepare_scoring
+from wsolbench.launch.start import here
 from wsolbench.metrics import label_rank  # noqa: F401 (imported here, once, instead of in every child)
-from wsolbench.outcomes import prepare_scoring
-from wsolbench.progress import Silent
-from wsolbench.rundir import source_commit
-from wsolbench.snapshots import Evaluator
+from wsolbench.runs.directory import source_commit
+from wsolbench.runs.snapshots import Evaluator
+from wsolbench.system.interrupt import Stopped, caught
+from wsolbench.system.progress import Silent
 
 PHASES = ("opening", "training", "selection", "evaluation", "writing")
 SPACE = 'space: [{for: {methods: ["*"]}, train: {lr: {log-uniform: [1.0e-3, 0.1]}}}]'
@@ -110,26 +110,26 @@ def watch(fault: Fault) -> None:
     enter("opening")
     sys.addaudithook(audit)
     engine_fakes.kill_at = event
-    wsolbench.training.fit = during(lambda *_: "training", wsolbench.training.fit, "opening")  # type: ignore[attr-defined]
+    wsolbench.runs.trained.fit = during(lambda *_: "training", wsolbench.runs.trained.fit, "opening")  # type: ignore[attr-defined]
     of_split = during(
         lambda _, name, *__: "selection" if name == "val" else "evaluation", Evaluator.__call__, "selection"
     )
     Evaluator.__call__ = of_split  # type: ignore[method-assign]
-    write = during(lambda *_: "writing", wsolbench.engine.save_levels, "writing")  # and all that follows
-    wsolbench.engine.save_levels = write  # type: ignore[attr-defined]
+    write = during(lambda *_: "writing", wsolbench.runs.engine.save_levels, "writing")  # and all that follows
+    wsolbench.runs.engine.save_levels = write  # type: ignore[attr-defined]
     here.run_job = during(lambda *_: "opening", here.run_job, "opening")  # type: ignore[attr-defined]
 
 
 def warm_up() -> None:
     """What every child would otherwise do anew: imports, compilation, asking git."""
-    with wsolbench.engine.deterministic(torch.device("cpu")):
+    with wsolbench.runs.engine.deterministic(torch.device("cpu")):
         prepare_scoring(Silent())
     source_commit()
 
 
 def child(out: Path, fault: Fault) -> int:
     """The runs; 0 all done, 1 some failed, else why they were stopped. Failures go to OUT/../reasons.txt."""
-    wsolbench.fit.SAVE_SECONDS, wsolbench.fit.SAVE_SHARE = 0.0, math.inf
+    wsolbench.training.fit.SAVE_SECONDS, wsolbench.training.fit.SAVE_SHARE = 0.0, math.inf
     watch(fault)
     try:
         with caught():

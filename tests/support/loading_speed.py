@@ -26,8 +26,8 @@ from torch.utils.data import DataLoader
 from torchvision import transforms
 from torchvision.datasets import ImageFolder
 
-from wsolbench.data import eval_batches, train_batches
-from wsolbench.metadata import Metadata
+from wsolbench.data.loading import eval_batches, train_batches
+from wsolbench.data.metadata import Metadata
 from wsolbench_datasets._listed import ListedSplit
 
 BATCH = 16

@@ -18,9 +18,9 @@ from pathlib import Path
 
 from speed_table import write_rows
 
-from wsolbench.compose import expand
-from wsolbench.engine import run
+from wsolbench.config.compose import expand
 from wsolbench.record import RunRecord
+from wsolbench.runs.engine import run
 
 
 def timed(method: str, protocol: str, arguments: argparse.Namespace, *more: str) -> tuple[float, RunRecord]:

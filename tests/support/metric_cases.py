@@ -15,7 +15,8 @@ import torch
 from torchmetrics import Metric
 
 import wsolbench.metrics
-from wsolbench.boxes import boxes_at_threshold, normalize_maps
+from wsolbench.boxes.maps import normalize_maps
+from wsolbench.boxes.scan import boxes_at_threshold
 
 COUNT, SIZE = 12, 12  # images, their pixels a side: with few pixels there are few levels
 Inputs = dict[str, Any]

@@ -15,10 +15,10 @@ import torch
 from board_cases import cells_of, make_levels, make_record
 from torch import Tensor
 
-from wsolbench.config import RunConfig, to_yaml
-from wsolbench.data import Dataset, DatasetInfo, Split
-from wsolbench.levels import save_levels
-from wsolbench.method import Untrained
+from wsolbench.config.schema import RunConfig, to_yaml
+from wsolbench.data.split import Dataset, DatasetInfo, Split
+from wsolbench.evaluation.levels import save_levels
+from wsolbench.method.base import Untrained
 from wsolbench.record import Cell, to_json
 from wsolbench.registry import register_dataset, register_method
 from wsolbench.types import Annotation, Prediction, Sample

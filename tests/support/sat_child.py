@@ -9,7 +9,7 @@ import torch.distributed as dist
 from torch.nn.parallel import DistributedDataParallel
 
 import wsolbench
-from wsolbench.method import Method
+from wsolbench.method.base import Method
 from wsolbench.types import Batch
 
 SHARES = ([0, 1], [2, 3])

@@ -20,7 +20,7 @@ from wsolbench.backbones import badges_vit as _badges_vit
 from wsolbench.backbones import wsol_inception_v3 as _wsol_inception_v3
 from wsolbench.backbones import wsol_resnet50 as _wsol_resnet50
 from wsolbench.backbones import wsol_vgg16 as _wsol_vgg16
-from wsolbench.embedded import list_backbones, weights_sha256
+from wsolbench.backbones.embedded import list_backbones, weights_sha256
 from wsolbench.errors import UsageError, WsolbenchError
 
 __all__ = ["create_backbone", "family", "list_backbones", "weights_sha256"]

@@ -6,7 +6,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from wsolbench.config import TrainConfig
+from wsolbench.config.schema import TrainConfig
 
 AUTHORS = "wsolevaluation CAM (authors)"  # whose checkpoints have these networks' keys
 NORMALISATION = {"mean": (0.485, 0.456, 0.406), "std": (0.229, 0.224, 0.225)}

@@ -11,7 +11,7 @@ from timm.layers.classifier import ClassifierHead
 from timm.models import build_model_with_cfg, generate_default_cfgs, register_model
 from torch import Tensor, nn
 
-from wsolbench.embedded import weights_file
+from wsolbench.backbones.embedded import weights_file
 
 __all__ = ["BadgesCNN", "Trunk"]
 

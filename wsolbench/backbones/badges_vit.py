@@ -9,7 +9,7 @@ from timm.models import build_model_with_cfg, generate_default_cfgs, register_mo
 from timm.models.vision_transformer import VisionTransformer
 
 from wsolbench.backbones.badges_cnn import MEAN_STD, Trunk
-from wsolbench.embedded import weights_file
+from wsolbench.backbones.embedded import weights_file
 
 __all__: list[str] = []
 

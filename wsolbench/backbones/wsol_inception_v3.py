@@ -21,7 +21,7 @@ from torchvision.models import Inception_V3_Weights
 from torchvision.models.inception import BasicConv2d, InceptionA, InceptionB, InceptionC
 
 from wsolbench.backbones._reference import AUTHORS, NORMALISATION, initialise, starting_state, two_rates
-from wsolbench.config import TrainConfig
+from wsolbench.config.schema import TrainConfig
 
 __all__: list[str] = []
 

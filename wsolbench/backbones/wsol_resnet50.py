@@ -15,7 +15,7 @@ from timm.models.resnet import Bottleneck, ResNet
 from torchvision.models import ResNet50_Weights
 
 from wsolbench.backbones._reference import AUTHORS, NORMALISATION, initialise, two_rates
-from wsolbench.config import TrainConfig
+from wsolbench.config.schema import TrainConfig
 
 __all__: list[str] = []
 

@@ -17,7 +17,7 @@ from torchvision.models import VGG16_Weights
 from torchvision.models.vgg import make_layers
 
 from wsolbench.backbones._reference import AUTHORS, NORMALISATION, initialise, starting_state, two_rates
-from wsolbench.config import TrainConfig
+from wsolbench.config.schema import TrainConfig
 
 __all__: list[str] = []
 

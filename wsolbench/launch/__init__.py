@@ -3,29 +3,6 @@
 The last two share how runs are sorted into groups (`plan`) and how a worker tells what became of them (`spool`).
 """
 
-from __future__ import annotations
+import lazy_loader
 
-from collections.abc import Sequence
-
-from wsolbench.config import RunConfig
-from wsolbench.engine import Outcome
-from wsolbench.launch.here import run_all
-from wsolbench.launch_flags import Here, Joblib, Launcher, Slurm
-from wsolbench.progress import Reporter
-
-__all__ = ["Here", "Joblib", "Outcome", "Slurm", "run_all", "run_by"]
-
-
-def run_by(
-    launcher: Launcher, configs: Sequence[RunConfig], *, rerun: bool = False, reporter: Reporter | None = None
-) -> list[Outcome]:
-    """`run_all` by the launcher that was asked for; what it needs is imported only then."""
-    if isinstance(launcher, Joblib):
-        from wsolbench.launch import with_joblib
-
-        return with_joblib.run_all(launcher, configs, rerun=rerun, reporter=reporter)
-    if isinstance(launcher, Slurm):
-        from wsolbench.launch import with_slurm
-
-        return with_slurm.run_all(launcher, configs, rerun=rerun, reporter=reporter)
-    return run_all(configs, rerun=rerun, reporter=reporter)
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

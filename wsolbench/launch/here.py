@@ -7,14 +7,14 @@ from collections.abc import Sequence
 
 import torch
 
-from wsolbench import dist
-from wsolbench.config import RunConfig
-from wsolbench.engine import Outcome, run_job
+from wsolbench.config.schema import RunConfig
+from wsolbench.distributed import group as dist
 from wsolbench.errors import UsageError
-from wsolbench.interrupt import request_of, stop_if_requested
-from wsolbench.job import Job, Session, open_job
-from wsolbench.progress import Reporter
-from wsolbench.rundir import reason
+from wsolbench.runs.directory import reason
+from wsolbench.runs.engine import Outcome, run_job
+from wsolbench.runs.job import Job, Session, open_job
+from wsolbench.system.interrupt import request_of, stop_if_requested
+from wsolbench.system.progress import Reporter
 
 
 def run_all(configs: Sequence[RunConfig], *, rerun: bool = False, reporter: Reporter | None = None) -> list[Outcome]:

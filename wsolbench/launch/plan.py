@@ -7,13 +7,13 @@ from dataclasses import dataclass, field
 
 import torch
 
-from wsolbench.config import RunConfig
-from wsolbench.engine import Outcome
-from wsolbench.job import Job, Session
+from wsolbench.config.schema import RunConfig
 from wsolbench.launch.here import carry_out, name_of, open_one
 from wsolbench.registry import DATASETS, METHODS
-from wsolbench.rundir import digest
-from wsolbench.training import training_settings
+from wsolbench.runs.directory import digest
+from wsolbench.runs.engine import Outcome
+from wsolbench.runs.job import Job, Session
+from wsolbench.runs.trained import training_settings
 
 
 @dataclass

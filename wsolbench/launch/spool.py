@@ -22,13 +22,13 @@ from typing import Self
 
 from rich.console import Console
 
-from wsolbench.config import RunConfig
-from wsolbench.engine import Outcome
-from wsolbench.job import Session
+from wsolbench.config.schema import RunConfig
 from wsolbench.launch.here import carry_out, open_one
 from wsolbench.launch.plan import Plan
-from wsolbench.progress import Advance, Reporter
-from wsolbench.rundir import reason, write_bytes
+from wsolbench.runs.directory import reason, write_bytes
+from wsolbench.runs.engine import Outcome
+from wsolbench.runs.job import Session
+from wsolbench.system.progress import Advance, Reporter
 
 
 @dataclass(frozen=True)

@@ -22,15 +22,15 @@ from pathlib import Path
 import torch
 from joblib import Parallel, cpu_count, delayed, parallel_config
 
-from wsolbench.config import RunConfig
-from wsolbench.engine import Outcome
+from wsolbench.config.schema import RunConfig
 from wsolbench.errors import UsageError
-from wsolbench.interrupt import Interrupt
-from wsolbench.job import Session
+from wsolbench.launch.options import Joblib
 from wsolbench.launch.plan import Plan, make_plan, modules_of
 from wsolbench.launch.spool import Follower, Spool, Task, Watch, tasks_of
-from wsolbench.launch_flags import Joblib
-from wsolbench.progress import Reporter
+from wsolbench.runs.engine import Outcome
+from wsolbench.runs.job import Session
+from wsolbench.system.interrupt import Interrupt
+from wsolbench.system.progress import Reporter
 
 TWO = 2  # processes of the smallest pool: joblib would do a single one's work itself. Of two, `pre_dispatch` lets one work
 

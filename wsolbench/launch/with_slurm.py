@@ -23,18 +23,18 @@ import torch
 from submitit.core.utils import FailedJobError, FailedSubmissionError
 from submitit.helpers import DelayedSubmission, TorchDistributedEnvironment, environment_variables
 
-from wsolbench import dist
-from wsolbench.config import RunConfig
-from wsolbench.engine import Outcome
+from wsolbench.config.schema import RunConfig
+from wsolbench.distributed import group as dist
 from wsolbench.errors import UsageError
-from wsolbench.helpers import together
-from wsolbench.interrupt import request_of
-from wsolbench.job import Session
+from wsolbench.launch.helpers import together
+from wsolbench.launch.options import Slurm
 from wsolbench.launch.plan import Plan, make_plan, modules_of
 from wsolbench.launch.spool import Follower, Spool, Task, tasks_of
-from wsolbench.launch_flags import Slurm
-from wsolbench.preflight import check_writable
-from wsolbench.progress import Reporter
+from wsolbench.runs.engine import Outcome
+from wsolbench.runs.job import Session
+from wsolbench.system.interrupt import request_of
+from wsolbench.system.preflight import check_writable
+from wsolbench.system.progress import Reporter
 
 LATE = 120.0  # seconds until files of a job that has ended must be seen here: shared file systems take their time
 

@@ -12,7 +12,7 @@ from typing import Any, TypedDict
 import numpy as np
 import numpy.typing as npt
 
-from wsolbench.boxes import level_of, threshold_grid
+from wsolbench.boxes.maps import level_of, threshold_grid
 
 
 class BoxSummary(TypedDict):

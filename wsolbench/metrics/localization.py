@@ -16,7 +16,8 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from wsolbench.boxes import Array, Contours, level_of, threshold_grid
+from wsolbench.boxes.maps import Array, level_of, threshold_grid
+from wsolbench.boxes.scan import Contours
 from wsolbench.errors import unknown
 from wsolbench.metrics.maxboxacc import BoxMetric, BoxResult, sum_hits
 from wsolbench.metrics.ranks import label_rank

@@ -17,7 +17,8 @@ import torch
 from torch import Tensor
 from torchmetrics import Metric
 
-from wsolbench.boxes import Array, Contours, check_contours, scan_maps, threshold_grid
+from wsolbench.boxes.maps import Array, threshold_grid
+from wsolbench.boxes.scan import Contours, check_contours, scan_maps
 from wsolbench.metrics.functional import box_hits, summarize_boxes
 
 

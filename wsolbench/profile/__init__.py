@@ -18,11 +18,10 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from wsolbench.config import RunConfig, TrainConfig
+from wsolbench.config.schema import Dtype, RunConfig, TrainConfig
 from wsolbench.errors import UsageError, WsolbenchError
-from wsolbench.interrupt import Stopped, request_of
-from wsolbench.method import Method
-from wsolbench.numerics import Dtype, Numerics
+from wsolbench.method.base import Method
+from wsolbench.method.numerics import Numerics
 from wsolbench.profile.bench import Bench, Conditions
 from wsolbench.profile.device import context, device_name, pick_device, synchroniser
 from wsolbench.profile.energy import energy_meter
@@ -32,10 +31,11 @@ from wsolbench.profile.rows import Measurement, files_of, timed, under, write_ro
 from wsolbench.profile.timing import time_in_turns
 from wsolbench.profile.work import BOXES, LOCALIZE, PLAIN, WORKS, check_works, prepare, sizes_of, subject_of
 from wsolbench.registry import slug
+from wsolbench.system.interrupt import Stopped, request_of
 from wsolbench.types import Batch
 
 if TYPE_CHECKING:
-    from wsolbench.progress import Reporter
+    from wsolbench.system.progress import Reporter
 
 __all__ = ["LOCALIZE", "Measurement", "Request", "context", "measure", "profile"]
 
@@ -89,10 +89,10 @@ def profile(request: Request) -> int:
     Returns the exit status: 1 when a line failed, for another reason than memory, hardware or being compiled; 130 and above
     when it was stopped (see `wsolbench.cli`), what was finished is then written all the same.
     """
-    from wsolbench.compose import expand
+    from wsolbench.config.compose import expand
     from wsolbench.profile.accuracy import draw
     from wsolbench.profile.table import print_profile
-    from wsolbench.progress import Reporter
+    from wsolbench.system.progress import Reporter
 
     request.check()
     device = pick_device(request.device)
@@ -132,7 +132,7 @@ def profile(request: Request) -> int:
 
 def _data(request: Request) -> tuple[tuple[int, int], int, bool]:
     """Image size, number of classes, and whether they are the data set's own; it is opened only where one is not given."""
-    from wsolbench.data import create_dataset
+    from wsolbench.data.split import create_dataset
 
     size = None if request.image_size is None else (request.image_size, request.image_size)
     if size is not None and request.classes is not None:

@@ -8,8 +8,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from wsolbench import plots
 from wsolbench.errors import UsageError
+from wsolbench.leaderboard import plots
 from wsolbench.profile.rows import Measurement
 from wsolbench.profile.work import LOCALIZE
 
@@ -52,7 +52,7 @@ def scores(results: Path, dataset: str) -> list[Score]:
     if not results.is_dir():
         return []
     if (results / "runs").is_dir():
-        from wsolbench.leaderboard import find_records, summarise
+        from wsolbench.leaderboard.groups import find_records, summarise
 
         groups = summarise(find_records(results).values())
         found = [

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 import torch
 
 from wsolbench.errors import WsolbenchError
-from wsolbench.numerics import Numerics
+from wsolbench.method.numerics import Numerics
 from wsolbench.profile.device import synchroniser, unsupported
 from wsolbench.profile.energy import Meter, joules_per_call
 from wsolbench.profile.memory import CPU_PEAK, CUDA_PEAK, PeakServer, Setting, cuda_peak

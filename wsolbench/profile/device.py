@@ -10,8 +10,9 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 
+from wsolbench.config.schema import Dtype
 from wsolbench.errors import UsageError
-from wsolbench.numerics import Dtype, Numerics
+from wsolbench.method.numerics import Numerics
 
 
 def pick_device(asked: str) -> torch.device:

@@ -25,10 +25,10 @@ import torch
 from torch import nn
 
 from wsolbench.backbones import create_backbone
-from wsolbench.config import TrainConfig
+from wsolbench.config.schema import TrainConfig
 from wsolbench.errors import WsolbenchError
-from wsolbench.method import create_method
-from wsolbench.numerics import Numerics
+from wsolbench.method.base import create_method
+from wsolbench.method.numerics import Numerics
 from wsolbench.profile.device import synchroniser
 from wsolbench.profile.rows import Measurement
 from wsolbench.profile.timing import is_out_of_memory

@@ -9,10 +9,10 @@ import torch
 from torch import nn
 
 from wsolbench.backbones import family
-from wsolbench.config import RunConfig
+from wsolbench.config.schema import RunConfig
 from wsolbench.errors import WsolbenchError
-from wsolbench.method import Method, create_method
-from wsolbench.numerics import Numerics
+from wsolbench.method.base import Method, create_method
+from wsolbench.method.numerics import Numerics
 from wsolbench.profile.timing import status_of
 from wsolbench.profile.work import (
     FORWARD,

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from wsolbench.errors import UsageError, WsolbenchError
-from wsolbench.numerics import Numerics
+from wsolbench.method.numerics import Numerics
 from wsolbench.profile.timing import Subject, Timing, status_of
 
 SUFFIXES = (".csv", ".json")
@@ -106,7 +106,7 @@ def write_rows(path: Path, lines: Sequence[Measurement], facts: Mapping[str, Any
     """
     import pandas as pd
 
-    from wsolbench.rundir import write_json, write_text
+    from wsolbench.runs.directory import write_json, write_text
 
     csv, json_file = files_of(path)
     repeated = {key: facts[key] for key in ("device", "device_name", "torch", "threads") if key in facts}

@@ -20,13 +20,14 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
 from wsolbench.backbones import create_backbone
-from wsolbench.boxes import normalize_maps, scan_maps
-from wsolbench.config import TrainConfig
+from wsolbench.boxes.maps import normalize_maps
+from wsolbench.boxes.scan import scan_maps
+from wsolbench.config.schema import TrainConfig
 from wsolbench.errors import WsolbenchError, unknown
-from wsolbench.method import Method
-from wsolbench.numerics import Numerics
+from wsolbench.method.base import Method
+from wsolbench.method.numerics import Numerics
 from wsolbench.profile.timing import Subject
-from wsolbench.stepping import Stepper
+from wsolbench.training.stepping import Stepper
 from wsolbench.types import Batch
 
 FORWARD, LOCALIZE, BOXES, TRAIN = "forward", "localize", "boxes", "train"

@@ -11,9 +11,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from wsolbench.errors import UsageError, WsolbenchError
-from wsolbench.leaderboard import find_records, summarise
-from wsolbench.progress import Reporter
+from wsolbench.leaderboard.groups import find_records, summarise
 from wsolbench.record import RunRecord
+from wsolbench.system.progress import Reporter
 
 
 @dataclass(frozen=True)
@@ -37,7 +37,7 @@ def write_report(
     """
     from wsolbench.report.gallery import galleries
     from wsolbench.report.page import render
-    from wsolbench.rundir import write_text
+    from wsolbench.runs.directory import write_text
 
     options, reporter = options or Options(), reporter or Reporter()
     found = read_runs(runs)

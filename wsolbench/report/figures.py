@@ -1,4 +1,4 @@
-"""The figures of `wsolbench.plots` as SVG inside a page, in the page's own text colour."""
+"""The figures of `wsolbench.leaderboard.plots` as SVG inside a page, in the page's own text colour."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from markupsafe import Markup
 from matplotlib import rc_context
 from matplotlib.figure import Figure
 
-from wsolbench import plots
-from wsolbench.comparison import key_of
 from wsolbench.errors import WsolbenchError
-from wsolbench.levels import load_levels
+from wsolbench.evaluation.levels import load_levels
+from wsolbench.leaderboard import plots
+from wsolbench.leaderboard.comparison import key_of
+from wsolbench.leaderboard.standings import Group
 from wsolbench.record import RunRecord
-from wsolbench.standings import Group
 
 _HEAD = re.compile(r"^.*?(?=<svg)", re.DOTALL)
 _SIZE = re.compile(r'<svg [^>]*?width="([\d.]+)pt" height="([\d.]+)pt"')

@@ -15,13 +15,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from wsolbench.comparison import key_of
 from wsolbench.errors import UsageError, WsolbenchError
+from wsolbench.leaderboard.comparison import key_of
+from wsolbench.leaderboard.standings import Group, Row
 from wsolbench.metrics.error_classes import ErrorClass
-from wsolbench.progress import Reporter
 from wsolbench.record import RunRecord
-from wsolbench.rundir import reason
-from wsolbench.standings import Group, Row
+from wsolbench.runs.directory import reason
+from wsolbench.system.progress import Reporter
 
 if TYPE_CHECKING:
     from wsolbench.report import Options

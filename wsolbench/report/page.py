@@ -11,13 +11,13 @@ from pathlib import Path
 from typing import Any
 
 from wsolbench import __version__
-from wsolbench.matrix_tables import matrix_document
+from wsolbench.leaderboard.standings import Group
+from wsolbench.leaderboard.tables.board import document
+from wsolbench.leaderboard.tables.matrix import matrix_document
+from wsolbench.leaderboard.tables.sheets import Document, Field, Signs
 from wsolbench.record import RunRecord
 from wsolbench.report.figures import draw
 from wsolbench.report.gallery import ERRORS, NONE, Gallery
-from wsolbench.sheets import Document, Field, Signs
-from wsolbench.standings import Group
-from wsolbench.tables import document
 
 SIGNS = Signs(best="Bold:", second="Underlined:")
 _NUMBER = re.compile(r"-?[\d,]*\.?\d+(?:e[-+]?\d+)?")

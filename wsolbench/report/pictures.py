@@ -14,16 +14,16 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from wsolbench.atomic import atomically
+from wsolbench.data.pictures import coloured, pixels
 from wsolbench.errors import MachineError, WsolbenchError
-from wsolbench.overlays import coloured, pixels
-from wsolbench.progress import Reporter
 from wsolbench.record import RunRecord
-from wsolbench.rundir import digest, reason
+from wsolbench.runs.directory import digest, reason
+from wsolbench.system.files import atomically
+from wsolbench.system.progress import Reporter
 
 if TYPE_CHECKING:
-    from wsolbench.data import Split
-    from wsolbench.outcomes import Geometry
+    from wsolbench.data.split import Split
+    from wsolbench.evaluation.per_image import Geometry
     from wsolbench.report.gallery import Entry, Gallery
 
 Bytes = npt.NDArray[np.uint8]
@@ -52,7 +52,7 @@ class Pictures:
     def of(cls, record: RunRecord, split: str) -> Pictures:
         """Open the data set of a record; `WsolbenchError` if it is not at hand, or not the one the run saw."""
         from wsolbench import create_dataset
-        from wsolbench.outcomes import Geometry
+        from wsolbench.evaluation.per_image import Geometry
 
         options = {key: value for key, value in record.config["dataset"].items() if key != "name"}
         dataset = create_dataset(record.dataset, root=record.config.get("root"), **options)
@@ -154,8 +154,8 @@ def _compute(
     import torch
 
     from wsolbench import load_run
-    from wsolbench.boxes import normalize_maps
-    from wsolbench.loading import collate
+    from wsolbench.boxes.maps import normalize_maps
+    from wsolbench.data.loading import collate
 
     method, found = load_run(entry.directory), []
     for first in range(0, len(indices), BATCH):
@@ -168,7 +168,7 @@ def _compute(
 
 def peak_threshold(entry: Entry) -> float:
     """The threshold at which the pixels of the whole split have their peak IoU: a test oracle, as the value is."""
-    from wsolbench.levels import load_levels
+    from wsolbench.evaluation.levels import load_levels
 
     split = str(entry.record.config.get("split") or "test")
     pixels = load_levels(entry.directory / "levels.npz")[split].pxap()

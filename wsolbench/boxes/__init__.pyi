@@ -1,0 +1,36 @@
+from .maps import Array, check_maps, level_of, normalize_maps, otsu_level, quantize, threshold_grid, to_numpy
+from .scan import (
+    LEVELS,
+    Contours,
+    Scan,
+    best_iou_per_level,
+    boxes_at_threshold,
+    check_boxes,
+    check_contours,
+    iou_matrix,
+    resize_boxes,
+    resize_mask,
+    scan_maps,
+)
+
+__all__ = [
+    "LEVELS",
+    "Array",
+    "Contours",
+    "Scan",
+    "best_iou_per_level",
+    "boxes_at_threshold",
+    "check_boxes",
+    "check_contours",
+    "check_maps",
+    "iou_matrix",
+    "level_of",
+    "normalize_maps",
+    "otsu_level",
+    "quantize",
+    "resize_boxes",
+    "resize_mask",
+    "scan_maps",
+    "threshold_grid",
+    "to_numpy",
+]

@@ -1,0 +1,89 @@
+"""The flags of `wsolbench leaderboard`, and what they ask for; nothing heavy is imported here."""
+
+from __future__ import annotations
+
+import argparse
+import shlex
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from wsolbench.errors import UsageError
+from wsolbench.leaderboard.formats import FORMATS
+
+if TYPE_CHECKING:
+    from wsolbench.leaderboard.view import View
+
+EXAMPLE = "wsolbench leaderboard --reported --dataset cub --backbone deit_small_patch16_224"
+
+_AXES = {  # in the order of the fields of `Selection`
+    "dataset": "data sets, by our name or the printed one",
+    "protocol": "protocols",
+    "method": "methods",
+    "backbone": "backbones; what uses none stays for reference",
+    "metric": "metrics or columns, e.g. GT-known or GT-known@val",
+}
+
+
+def add_flags(parser: argparse.ArgumentParser) -> None:
+    """Declare what the verb takes."""
+    add = parser.add_argument
+    add("results", nargs="?", default="results", help="folder given to run as --out (default: results)")
+    add("--format", default="table", metavar="NAME", help=f"{', '.join(FORMATS)} (default: table)")
+    add("--write", metavar="DIR", type=Path, help="also write the table there, as .md and .csv (leaderboard.md, ...)")
+    for axis, told in _AXES.items():
+        add(f"--{axis}", metavar="A,B", help=f"only these {told}; * and ? match any text")
+    add("--sort", metavar="COLUMN", help="order rows by this column, a cost (train_seconds) or 'method'")
+    add("--spread", default="std", metavar="KIND", help="over seeds: std, or t for the 95 %% t-interval (default: std)")
+    add("--pivot", metavar="AXIS", help="methods as rows, this axis as columns: backbone, dataset or protocol")
+    add("--reported", action="store_true", help="published numbers, in columns of their own; needs no run")
+    add("--contradictions", action="store_true", help="published numbers of one cell that disagree between sources")
+    add(
+        "--matrix", action="store_true", help="who chose the checkpoint x who chose the threshold, of --protocol matrix"
+    )
+    add(
+        "--compare",
+        nargs="*",
+        metavar="METHOD",
+        help="paired tests between these methods, or between all of a table, corrected for their number",
+    )
+    add("--force", action="store_true", help="compare runs on different data or by different conventions, marked")
+
+
+def view_of(arguments: argparse.Namespace) -> View:
+    """What the flags ask for."""
+    from wsolbench.leaderboard.selection import Selection
+    from wsolbench.leaderboard.view import View
+
+    compare = arguments.compare
+    return View(
+        selection=Selection(*(_names(getattr(arguments, axis), f"--{axis}") for axis in _AXES)),
+        pivot=arguments.pivot,
+        sort=arguments.sort,
+        spread=arguments.spread,
+        reported=arguments.reported,
+        contradictions=arguments.contradictions,
+        matrix=arguments.matrix,
+        compare=None if compare is None else tuple(name for word in compare for name in _names(word, "--compare")),
+        force=arguments.force,
+    )
+
+
+def command_of(arguments: argparse.Namespace) -> str:
+    """The command that shows the same table, to stand in it."""
+    words = ["wsolbench", "leaderboard", str(arguments.results)]
+    for flag in (*_AXES, "sort", "pivot"):
+        if getattr(arguments, flag) is not None:
+            words += [f"--{flag}", getattr(arguments, flag)]
+    words += ["--spread", arguments.spread] if arguments.spread != "std" else []
+    words += [f"--{flag}" for flag in ("reported", "contradictions", "matrix", "force") if getattr(arguments, flag)]
+    words += ["--compare", *arguments.compare] if arguments.compare is not None else []
+    return shlex.join(words)
+
+
+def _names(text: str | None, flag: str) -> tuple[str, ...]:
+    if text is None:
+        return ()
+    names = tuple(name.strip() for name in text.split(",") if name.strip())
+    if not names:
+        raise UsageError(f"{flag} '{text}': expected one or more names, separated by commas")
+    return names

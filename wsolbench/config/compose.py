@@ -1,0 +1,326 @@
+"""From a command line to runs: flags say what, `key=value` says how; Hydra composes, recipes fill in, sweeps multiply."""
+
+from __future__ import annotations
+
+import copy
+import dataclasses
+import functools
+import itertools
+import re
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, cast
+
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from wsolbench.config.overrides import Choice, leaves, parse_overrides, refuse_sweep_of_lists_and_paths, unknown_key
+from wsolbench.config.recipes import CONF, Recipes, load_recipes
+from wsolbench.config.schema import RunConfig, checked, from_yaml, plain, reason
+from wsolbench.errors import UsageError, unknown
+
+# Keys that a flag sets too: giving both is an error, so that no run depends on which one wins.
+FLAG_OF = {
+    "seed": "--seeds",
+    "backbone": "--backbone",
+    "device": "--device",
+    "root": "--root",
+    "out": "--out",
+    "search.trials": "--search",
+    "search.by": "--search-by",
+    "track": "--track",
+}
+SECTIONS = ("method", "dataset", "protocol", "train", "evaluate", "data", "search")
+
+
+def expand(
+    methods: Sequence[str],
+    *,
+    dataset: str = "badges",
+    backbone: str | None = None,
+    protocol: str = "full",
+    seeds: Sequence[int] | None = None,
+    overrides: Sequence[str] = (),
+    device: str | None = None,
+    root: str | None = None,
+    out: str | None = None,
+    search: int | None = None,
+    search_by: str | None = None,
+    track: str | None = None,
+    say: Callable[[str], None] = lambda sentence: None,
+) -> list[RunConfig]:
+    """Compose one `RunConfig` per point of methods x backbones x protocols x sweeps x seeds, without repetitions.
+
+    All methods of one point come before the next, so that the first comparison is complete early.
+
+    Args:
+        backbone: name or comma list; None: the recipe's, else the method's default.
+        protocol: preset, `<k>shot` or `<k>shot+preset`, or a comma list of those.
+        overrides: `key=value` in Hydra's grammar; they win over recipes, which win over defaults.
+        search: trials of the hyper-parameter search of every run; None: no search.
+        search_by: who chooses among them, see `wsolbench.protocols.select.parse_search`.
+        track: where the runs can be watched, see `wsolbench.runs.track`; None: nowhere.
+        say: is told to which methods a `method.key=value` applies.
+
+    Raises:
+        UsageError: unknown names or keys, values of a wrong type, contradictions.
+    """
+    from wsolbench.registry import DATASETS, METHODS
+
+    if not methods:
+        raise UsageError(f"no method asked for. Known: {', '.join(METHODS.names())}")
+    classes = {METHODS.canonical(name): METHODS.get(name) for name in methods}
+    dataset_class = DATASETS.get(dataset)
+    choices = parse_overrides(overrides)
+    flags: dict[str, object] = {"seed": seeds, "backbone": backbone, "device": device, "root": root, "out": out}
+    flags |= {"search.trials": search, "search.by": search_by, "track": track}
+    for key, value in flags.items():
+        if value is not None and key in choices:
+            raise UsageError(f"{FLAG_OF[key]} and '{choices[key].text}' contradict each other: give one of them")
+    _check_keys(choices, classes, dataset_class.Config)
+    _announce(choices, classes, say)
+
+    seed_values = choices.pop("seed").values if "seed" in choices else tuple([0] if seeds is None else seeds)
+    backbones = choices.pop("backbone").values if "backbone" in choices else _split(backbone) or (None,)
+    experiment = choices.pop("experiment").values[0] if "experiment" in choices else None
+    variant = choices.pop("recipe").values[0] if "recipe" in choices else None
+    protocols = _split(protocol) or (protocol,)
+    recipes = load_recipes(experiment, dataset, list(classes), variant)
+    fixed = {key: value for key, value in flags.items() if key not in ("seed", "backbone") and value is not None}
+
+    runs: list[RunConfig] = []
+    sweep = [[(choice, value) for value in choice.values] for choice in choices.values()]
+    for name, point, seed, asked in itertools.product(protocols, itertools.product(*sweep), seed_values, backbones):
+        for method in classes:
+            run = _compose(method, dataset, asked, name, recipes, point, {**fixed, "seed": seed})
+            if run not in runs:  # e.g. a baseline without a network, once per backbone asked for
+                runs.append(run)
+    return runs
+
+
+def dataset_options(dataset: str, overrides: Sequence[str]) -> dict[str, Any]:
+    """The options of a data set that `dataset.key=value` set, one value each, for verbs that open it without a run.
+
+    >>> dataset_options("badges", ["dataset.clutter=0"])
+    {'clutter': 0}
+    """
+    from wsolbench.registry import DATASETS
+
+    known = leaves(DATASETS.get(dataset).Config, "dataset.")
+    choices = parse_overrides(overrides)
+    for choice in choices.values():
+        if choice.key not in known:
+            raise unknown_key(choice, sorted(known))
+        if len(choice.values) > 1:
+            raise UsageError(f"'{choice.text}' is a sweep: a data set is opened with one value of {choice.key}")
+    return {key.removeprefix("dataset."): choice.values[0] for key, choice in choices.items()}
+
+
+def repeat(
+    path: str,
+    *,
+    device: str | None = None,
+    root: str | None = None,
+    out: str | None = None,
+    track: str | None = None,
+) -> RunConfig:
+    """The run whose `config.yaml` lies at `path`, on this machine's device and paths where they are given."""
+    try:
+        text = Path(path).read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise UsageError(f"'{path}' cannot be read: {getattr(error, 'strerror', None) or error}") from error
+    given: dict[str, Any] = {
+        key: value
+        for key, value in {"device": device, "root": root, "out": out, "track": track}.items()
+        if value is not None
+    }
+    return dataclasses.replace(from_yaml(text, path), **given)
+
+
+def _compose(
+    method: str,
+    dataset: str,
+    backbone: str | None,
+    protocol: str,
+    recipes: Recipes | None,
+    point: Sequence[tuple[Choice, Any]],
+    top: Mapping[str, Any],
+) -> RunConfig:
+    """One run: dataclass defaults < recipe < protocol preset < the user's values."""
+    from wsolbench.registry import DATASETS, METHODS, slug
+
+    method_class = METHODS.get(method)
+    if method_class.default_backbone is None:
+        backbone = None
+    elif backbone is None:
+        backbone = (recipes.default_backbone(method) if recipes else None) or method_class.default_backbone
+    config = _protocol(protocol)
+    sections: dict[str, dict[str, tuple[Any, str]]] = {"method": {}, "dataset": {}}  # key -> value, who says so
+
+    used = False
+    for where, block in recipes.matching(method, backbone) if recipes else []:
+        used = True
+        sections["method"] |= {key: (value, where) for key, value in block.method.items()}
+        for section, values in (("train", block.train), ("evaluate", block.evaluate)):
+            for key, value in values.items():
+                _set(config, f"{section}.{key}", value, where)
+
+    qualifiers = []
+    for choice, value in sorted(point, key=lambda pair: not pair[0].key.startswith("method.")):
+        section, _, rest = choice.key.partition(".")
+        if section == "method":
+            if rest in leaves(method_class.Config):
+                sections["method"][rest] = (value, choice.text)
+        elif section == "dataset":
+            sections["dataset"][rest] = (value, choice.text)
+        elif section in SECTIONS or not rest:
+            _set(config, choice.key, value, choice.text)
+            if section == "protocol" and rest not in ("name", "pseudo_boxes"):  # whose boxes: `open_job` says
+                qualifiers.append(f"{rest}={value}")
+        elif section == slug(method):  # sat.area=0.3: after method.*, so that the closer aim wins
+            sections["method"][rest] = (value, choice.text)
+    if qualifiers and not any(choice.key == "protocol.name" for choice, _ in point):
+        # A preset that was changed is another protocol: it must not share the preset's name, nor its table.
+        config.protocol.name = "+".join([config.protocol.name, *qualifiers])
+
+    for key, value in top.items():
+        _set(config, key, value, FLAG_OF[key])
+    config.backbone = backbone
+    config.experiment = recipes.name if recipes and used else None
+    config.recipe = recipes.variant if recipes and used else None
+    for owner, name, cls in (("method", method, method_class), ("dataset", dataset, DATASETS.get(dataset))):
+        filled = OmegaConf.structured(cls.Config)
+        for key, (value, source) in sections[owner].items():
+            _set(filled, key, value, source)
+        try:
+            OmegaConf.to_object(filled)  # runs the dataclass's own checks now, not in the middle of a sweep
+            config[owner] = {"name": name, **plain(filled)}
+        except OmegaConfBaseException as error:
+            raise UsageError(f"options of '{name}': {reason(error)}") from error
+    run = checked(config)
+    if run.search.trials is not None:
+        _refuse_searched(run, point)
+    return run
+
+
+def _refuse_searched(run: RunConfig, point: Sequence[tuple[Choice, Any]]) -> None:
+    """A value that the user gives cannot be one that is searched."""
+    from wsolbench.config.search_space import load_space
+    from wsolbench.registry import slug
+
+    space = load_space(run.search.space, run.dataset["name"], run.method["name"], run.backbone)
+    for choice, _ in point:
+        section, _, rest = choice.key.partition(".")
+        key = f"method.{rest}" if section == slug(run.method["name"]) else choice.key
+        if key in space.distributions:
+            raise UsageError(
+                f"'{choice.text}' contradicts the search, which tries values of {key} (space '{space.name}'): leave it out, "
+                "or give a space without it, search.space=FILE.yaml"
+            )
+
+
+def _check_keys(choices: Mapping[str, Choice], classes: Mapping[str, type[Any]], dataset_config: type[Any]) -> None:
+    """Every key exists, is aimed at something asked for, and is not a sweep of a list or a path."""
+    from wsolbench.registry import METHODS, slug
+
+    known = {key: hint for key, hint in leaves(RunConfig).items() if key not in ("method", "dataset")}
+    known.pop("search.found")  # is what a search writes
+    known |= leaves(dataset_config, "dataset.")
+    for prefix in ("method", *map(slug, classes)):
+        for name, cls in classes.items():
+            if prefix in ("method", slug(name)):
+                known |= leaves(cls.Config, f"{prefix}.")
+    for choice in choices.values():
+        section, _, rest = choice.key.partition(".")
+        if not rest and section in SECTIONS:
+            flag = {"method": "--methods", "dataset": "--dataset", "protocol": "--protocol"}.get(section)
+            more = f", use {flag} NAME" if flag else f"; set one of its keys, {section}.KEY=value"
+            raise UsageError(f"'{choice.text}': '{section}' is a section{more}")
+        if choice.key not in known:
+            absent = {slug(name): name for name in METHODS.names() if name not in classes}
+            if section in absent:
+                raise UsageError(
+                    f"'{choice.text}' is for method '{absent[section]}', which is not among --methods {','.join(classes)}"
+                )
+            raise unknown_key(choice, sorted(known))
+        refuse_sweep_of_lists_and_paths(choice, known[choice.key])
+        if choice.key == "recipe" and len(choice.values) > 1:
+            raise UsageError(f"'{choice.text}': a command takes one recipe")
+        if choice.key in ("experiment", "recipe", "backbone") and not all(
+            isinstance(value, str) for value in choice.values
+        ):
+            raise UsageError(f"'{choice.text}': {choice.key} is a name")
+
+
+def _announce(choices: Mapping[str, Choice], classes: Mapping[str, type[Any]], say: Callable[[str], None]) -> None:
+    """Say to which of several methods each `method.key=value` applies."""
+    for choice in choices.values():
+        section, _, rest = choice.key.partition(".")
+        if section == "method" and len(classes) > 1:
+            having = [name for name, cls in classes.items() if rest in leaves(cls.Config)]
+            without = [name for name in classes if name not in having]
+            say(f"{choice.text} applies to {', '.join(having)}" + (f"; not to {', '.join(without)}" if without else ""))
+
+
+def protocol_presets() -> dict[str, Path]:
+    """Names of the preset protocols and their files; `<k>shot` and `<p>percent` are derived for any number."""
+    return {path.stem: path for path in sorted((CONF / "protocol").glob("*.yaml"))}
+
+
+def _protocol(name: str) -> DictConfig:
+    """The root config under a protocol: a preset, `<k>shot` or `<p>percent` of the training images, or both: `5shot+realistic`."""
+    presets = protocol_presets()
+    amount: re.Match[str] | None = None
+    preset: str | None = None
+    for part in name.split("+"):
+        few = re.fullmatch(r"([1-9]\d*)(shot|percent)", part)
+        if few is None and part not in presets:
+            raise unknown("protocol", part, [*presets, "1shot", "5shot", "<k>shot", "<p>percent"])
+        if (few and amount is not None) or (not few and preset is not None):
+            raise UsageError(
+                f"protocol '{name}' names two of a kind: join at most one <k>shot or <p>percent and one preset"
+            )
+        if few:
+            amount = few
+        else:
+            preset = part
+    config = copy.deepcopy(_hydra_compose(preset or "full"))
+    if amount is not None:
+        number = int(amount[1])
+        if amount[2] == "shot":
+            config.protocol.shots = number
+        else:
+            config.protocol.fraction = number / 100
+        config.protocol.name = amount[0] + ("" if preset in (None, "full") else f"+{preset}")
+    return config
+
+
+@functools.cache
+def _hydra_compose(preset: str) -> DictConfig:
+    """Defaults and a protocol preset, composed by Hydra."""
+    from hydra import compose, initialize_config_module
+    from hydra.core.config_store import ConfigStore
+    from hydra.core.global_hydra import GlobalHydra
+
+    outer = GlobalHydra.instance().hydra  # the caller may itself be a Hydra application
+    GlobalHydra.instance().hydra = None
+    try:
+        ConfigStore.instance().store(name="schema", node=RunConfig)
+        with initialize_config_module(config_module="wsolbench.config.presets", version_base="1.3"):
+            return compose("run", overrides=[f"protocol={preset}"])
+    finally:
+        GlobalHydra.instance().hydra = outer
+
+
+def _set(config: DictConfig, key: str, value: Any, source: str) -> None:
+    """Set a dotted key that must exist to a value of its type; the error names `source`."""
+    try:
+        if key not in leaves(cast(type[Any], OmegaConf.get_type(config))):
+            raise unknown("key", key, leaves(cast(type[Any], OmegaConf.get_type(config))), f" ({source})")
+        OmegaConf.update(config, key, value, merge=False)
+    except OmegaConfBaseException as error:
+        raise UsageError(f"'{source}': {reason(error)}") from error
+
+
+def _split(text: str | None) -> tuple[str, ...]:
+    return tuple(dict.fromkeys(part.strip() for part in (text or "").split(",") if part.strip()))

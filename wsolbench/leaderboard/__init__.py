@@ -1,0 +1,5 @@
+"""From records of finished runs to groups, tables, comparisons and figures."""
+
+import lazy_loader
+
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

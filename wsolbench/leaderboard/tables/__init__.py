@@ -1,0 +1,1 @@
+"""One file per table: finished runs as sheets, whatever the format."""

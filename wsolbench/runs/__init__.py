@@ -1,0 +1,1 @@
+"""One run from configuration to record: where it lies, what is computed, what is written down."""
