@@ -24,14 +24,14 @@ from torch import Tensor
 
 from wsolbench import create_dataset, load_run
 from wsolbench.boxes.maps import normalize_maps
-from wsolbench.boxes.scan import resize_boxes
+from wsolbench.boxes.truth import resize_boxes
 from wsolbench.conventions import CONVENTIONS, Convention, Geometry, get_convention
+from wsolbench.data.annotations import AnnotationReader
 from wsolbench.data.loading import eval_batches
 from wsolbench.data.split import Split
 from wsolbench.evaluation.by_convention import ConventionOutcomes, score_convention
 from wsolbench.method.base import Method
 from wsolbench.metrics import GTKnownLoc, TopKLoc, label_rank
-from wsolbench.protocols.needs import AnnotationReader
 from wsolbench.record import RunRecord, read_record
 from wsolbench.types import Batch, Prediction
 

@@ -21,7 +21,8 @@ from matplotlib.patches import Rectangle
 
 from wsolbench import create_dataset, load_run
 from wsolbench.boxes.maps import normalize_maps
-from wsolbench.boxes.scan import boxes_at_threshold, iou_matrix, resize_boxes
+from wsolbench.boxes.scan import boxes_at_threshold
+from wsolbench.boxes.truth import iou_matrix, resize_boxes
 from wsolbench.record import read_record
 
 

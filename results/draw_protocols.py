@@ -13,7 +13,7 @@ from pathlib import Path
 
 from wsolbench.leaderboard import plots
 from wsolbench.leaderboard.few_shot import FEW, few_shot_points
-from wsolbench.leaderboard.groups import load_records
+from wsolbench.leaderboard.records import load_records
 from wsolbench.leaderboard.tables.matrix import made_with
 from wsolbench.record import RunRecord
 

@@ -54,7 +54,8 @@ def main() -> None:
 
 def pack(out: Path) -> None:
     """Write the archive: the same runs give the same bytes. Where they lay (`out`, which decides nothing) is "results"."""
-    from wsolbench.report import Options, write_report
+    from wsolbench.report.gallery import Options
+    from wsolbench.report.write import write_report
 
     with tempfile.TemporaryDirectory() as folder:
         os.environ["WSOLBENCH_CACHE"] = folder
@@ -83,7 +84,8 @@ def draw_terminal(path: Path) -> Path:
     from rich._export_format import CONSOLE_SVG_FORMAT
 
     from wsolbench.cli.report import invitation
-    from wsolbench.leaderboard.groups import find_records, render
+    from wsolbench.leaderboard.records import find_records
+    from wsolbench.leaderboard.view import render
 
     found = find_records(Path("results"))
     console = Console(record=True, width=COLUMNS, file=io.StringIO(), force_terminal=True, color_system="truecolor")
@@ -103,7 +105,8 @@ def draw_page(folder: Path, path: Path) -> Path:
     sys.path.insert(0, str(HERE.parent / "tests" / "support"))
     from browsers import start
 
-    from wsolbench.report import Options, write_report
+    from wsolbench.report.gallery import Options
+    from wsolbench.report.write import write_report
 
     page = write_report([Path("results")], folder / "report.html", Options(**OPTIONS))
     browser = start(folder / "profile")

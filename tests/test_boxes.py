@@ -15,14 +15,8 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from wsolbench.boxes.maps import level_of, normalize_maps, otsu_level, quantize, threshold_grid
-from wsolbench.boxes.scan import (
-    best_iou_per_level,
-    boxes_at_threshold,
-    iou_matrix,
-    resize_boxes,
-    resize_mask,
-    scan_maps,
-)
+from wsolbench.boxes.scan import best_iou_per_level, boxes_at_threshold, scan_maps
+from wsolbench.boxes.truth import iou_matrix, resize_boxes, resize_mask
 from wsolbench.errors import UsageError
 
 q_maps = hnp.arrays(np.uint8, hnp.array_shapes(min_dims=2, max_dims=2, max_side=12))
@@ -271,7 +265,7 @@ def test_kernels_compile_where_nothing_can_be_cached(monkeypatch):
     """numba refuses cache=True if neither the package's folder nor the user's can be written."""
     import numba
 
-    from wsolbench.boxes.onepass.kernels import compiled
+    from wsolbench.system.compiled import compiled
 
     asked = []
 

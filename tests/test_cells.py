@@ -6,11 +6,12 @@ import pytest
 from metric_cases import COUNT, inputs
 
 from wsolbench.boxes.maps import threshold_grid
+from wsolbench.data.annotations import AnnotationReader
 from wsolbench.evaluation.cells import compute_cells
-from wsolbench.evaluation.levels import Levels, score_maps
+from wsolbench.evaluation.levels import Levels
+from wsolbench.evaluation.scoring import score_maps
+from wsolbench.evaluation.threshold import Threshold
 from wsolbench.metrics.robustness import robustness
-from wsolbench.protocols.needs import AnnotationReader
-from wsolbench.protocols.select import Threshold
 
 
 @pytest.fixture(scope="module")

@@ -16,7 +16,8 @@ import pytest
 
 from wsolbench import __version__
 from wsolbench.cli.main import build_parser, main, parsers_of
-from wsolbench.config.schema import RunConfig, to_yaml
+from wsolbench.config.saved import to_yaml
+from wsolbench.config.schema import RunConfig
 from wsolbench.errors import UsageError, WsolbenchError
 from wsolbench.launch.options import Here, Joblib, Launcher
 from wsolbench.profile import Request
@@ -113,7 +114,7 @@ def stage(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Stage:
         )
     made.replace("backbones", family=made.backbones)
     made.replace("launch.start", run_by=made.run_by)
-    monkeypatch.setattr("wsolbench.leaderboard.groups.render", made.render)  # the rest of it is read by another module
+    monkeypatch.setattr("wsolbench.leaderboard.view.render", made.render)  # the rest of it is read by another module
     made.replace("profile", profile=made.note("profile", 0), Request=Request)
     made.replace("backbones.embedded", list_backbones=lambda: ["badges_cnn", "badges_vit.s0"])
     made.replace("backbones.pretrain", pretrain=made.note("pretrain", {"path": "weights"}))

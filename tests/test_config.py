@@ -13,8 +13,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from wsolbench.config import recipes
-from wsolbench.config.compose import expand, protocol_presets, repeat
-from wsolbench.config.schema import Budget, Optimizer, RunConfig, Schedule, from_yaml, to_yaml
+from wsolbench.config.compose import expand
+from wsolbench.config.presets import protocol_presets
+from wsolbench.config.saved import from_yaml, repeat, to_yaml
+from wsolbench.config.schema import Budget, Optimizer, RunConfig, Schedule
 from wsolbench.errors import UsageError
 from wsolbench.registry import DATASETS, METHODS, Entry
 
@@ -453,7 +455,7 @@ def test_composing_works_inside_another_hydra_application() -> None:
     from hydra import initialize
     from hydra.core.global_hydra import GlobalHydra
 
-    from wsolbench.config.compose import _hydra_compose
+    from wsolbench.config.protocol import _hydra_compose
 
     _hydra_compose.cache_clear()
     with initialize(version_base="1.3", config_path=None):

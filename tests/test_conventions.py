@@ -28,12 +28,12 @@ import numpy.typing as npt
 import pytest
 from convention_inputs import cases
 
-from wsolbench.boxes.by_convention import best_iou, boxes_of_map, normalize, normalize_batch, truth_boxes
-from wsolbench.boxes.maps import normalize_maps
+from wsolbench.boxes.by_convention import best_iou, boxes_of_map, truth_boxes
+from wsolbench.boxes.maps import normalize, normalize_batch, normalize_maps
 from wsolbench.conventions import CONVENTIONS, Convention, check_convention, get_convention
+from wsolbench.data.annotations import AnnotationReader
 from wsolbench.errors import UsageError, WsolbenchError
 from wsolbench.evaluation.by_convention import ConventionOutcomes, score_convention
-from wsolbench.protocols.needs import AnnotationReader
 from wsolbench.types import Annotation
 
 SAT, TSCAM, BAS, JOURNAL = map(get_convention, ("sat", "tscam", "bas", "bas-journal"))

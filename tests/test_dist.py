@@ -13,8 +13,8 @@ from typing import Any
 import pytest
 import torch
 
+from wsolbench import distributed
 from wsolbench.data.loading import eval_batches, train_steps
-from wsolbench.distributed import group as dist
 from wsolbench.errors import UsageError
 from wsolbench.record import comparable, read_record
 from wsolbench.training.replica import check_shares
@@ -264,7 +264,7 @@ def test_the_loss_of_a_process_is_one_sentence_and_the_run_resumes(
 ) -> None:
     case = ended[name]
     assert case.codes == codes
-    assert case.printed(speaker).count(dist.LOST) == 1
+    assert case.printed(speaker).count(distributed.LOST) == 1
     assert "Traceback" not in case.printed(speaker)
     assert not (case.run("interrupted") / "record.json").exists()
     if "evaluation" not in name:
@@ -318,18 +318,18 @@ def test_shares_make_up_the_batches_of_one_process() -> None:
 
 
 def test_a_process_by_itself_has_no_group() -> None:
-    assert (dist.rank(), dist.world(), dist.is_main(), dist.apart()) == (0, 1, True, ())
-    assert dist.from_main(lambda: 3) == 3
-    assert dist.gather("a") == ["a"]
-    assert dist.any_of(True)
-    with pytest.raises(KeyError), dist.turn():
+    assert (distributed.rank(), distributed.world(), distributed.is_main(), distributed.apart()) == (0, 1, True, ())
+    assert distributed.from_main(lambda: 3) == 3
+    assert distributed.gather("a") == ["a"]
+    assert distributed.any_of(True)
+    with pytest.raises(KeyError), distributed.turn():
         raise KeyError
     assert not torch.distributed.is_initialized()
 
 
 def test_batches_too_small_to_share_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     check_shares(3, parts=8)  # by itself a process may take whatever there is
-    monkeypatch.setattr(dist, "world", lambda: 4)
+    monkeypatch.setattr(distributed.group, "world", lambda: 4)
     check_shares(8, parts=2)
     with pytest.raises(
         UsageError, match="a batch of 3 images cannot be shared by 4 processes: start at most 3, or raise"
@@ -344,7 +344,7 @@ def test_processes_without_a_meeting_place(monkeypatch: pytest.MonkeyPatch) -> N
         monkeypatch.delenv(name, raising=False)
     with (
         pytest.raises(UsageError, match="MASTER_ADDR and MASTER_PORT not set: start several processes with torchrun"),
-        dist.joined(),
+        distributed.joined(),
     ):
         pass
 
@@ -361,14 +361,14 @@ def test_only_run_takes_several_processes(monkeypatch: pytest.MonkeyPatch, capsy
 
 
 def test_each_process_takes_a_gpu_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
-    from wsolbench.runs.job import resolve_device
+    from wsolbench.runs.opening import resolve_device
     from wsolbench.system.preflight import check_device
 
     monkeypatch.setenv("WORLD_SIZE", "4")
     monkeypatch.setenv("LOCAL_RANK", "2")
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 4)
-    monkeypatch.setattr(dist, "world", lambda: 4)
+    monkeypatch.setattr(distributed.group, "world", lambda: 4)
     assert resolve_device("auto") == resolve_device("cuda") == torch.device("cuda", 2)
     assert resolve_device("cpu") == torch.device("cpu")
     with pytest.raises(UsageError, match="each of several processes takes a GPU of its own; use --device cuda"):

@@ -19,15 +19,17 @@ import wsolbench.registry
 import wsolbench.runs.engine
 import wsolbench.runs.trained
 from wsolbench.boxes.maps import normalize_maps, quantize
-from wsolbench.config.schema import RunConfig, from_yaml
+from wsolbench.config.saved import from_yaml
+from wsolbench.config.schema import RunConfig
+from wsolbench.data.annotations import AnnotationReader
 from wsolbench.errors import UsageError, WsolbenchError
 from wsolbench.evaluation.levels import load_levels
-from wsolbench.protocols.needs import AnnotationReader
 from wsolbench.protocols.select import Checkpoint
 from wsolbench.record import SCHEMA, Cell, RunRecord, comparable, read_record
-from wsolbench.runs.directory import digest
-from wsolbench.runs.engine import load_run, run
-from wsolbench.runs.job import Session, open_job, resolve_device
+from wsolbench.runs.engine import run
+from wsolbench.runs.load import load_run
+from wsolbench.runs.opening import Session, open_job, resolve_device
+from wsolbench.system.hashing import digest
 
 
 def finished(config: RunConfig, session: Session | None = None, **options: Any) -> RunRecord:
@@ -249,7 +251,7 @@ def test_what_pretraining_saw_of_the_data_is_in_the_ledger(tmp_path: Path, monke
     ledgers = {}
     for pretrained in (True, False):
         job = open_job(fake_config(tmp_path, backbone="resnet10t", pretrained=pretrained), Session())
-        ledgers[pretrained] = wsolbench.runs.engine._ledger(
+        ledgers[pretrained] = wsolbench.runs.ledger._ledger(
             job, AnnotationReader(), {"test": []}, Checkpoint(0, "last"), None
         )
     assert ledgers[True]["pretraining_overlap"] == "drawn from ImageNet"

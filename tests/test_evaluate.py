@@ -23,7 +23,9 @@ from wsolbench.errors import UsageError, WsolbenchError
 from wsolbench.evaluation.levels import load_levels
 from wsolbench.external.evaluate import evaluate_maps
 from wsolbench.external.job import Request
-from wsolbench.leaderboard.groups import load_records, render, summarise
+from wsolbench.leaderboard.groups import summarise
+from wsolbench.leaderboard.records import load_records
+from wsolbench.leaderboard.view import render
 from wsolbench.system.progress import Silent
 
 SIDE = 224
@@ -467,7 +469,8 @@ def test_every_refusal_is_one_sentence_of_the_command_line(tmp_path, capsys, mon
 def test_dumped_maps_of_a_run_give_its_levels(tmp_path):
     from wsolbench import create_dataset
     from wsolbench.config.compose import expand
-    from wsolbench.runs.engine import load_run, run
+    from wsolbench.runs.engine import run
+    from wsolbench.runs.load import load_run
 
     (config,) = expand(
         ["cam"],

@@ -17,11 +17,12 @@ from evaluation_speed import interval
 import wsolbench.evaluation.evaluate
 import wsolbench.evaluation.parts
 from wsolbench.config.schema import Dtype, EvaluateConfig
-from wsolbench.evaluation.evaluate import Scoring, evaluate
+from wsolbench.data.annotations import AnnotationReader
+from wsolbench.evaluation.evaluate import evaluate
+from wsolbench.evaluation.frame import Frame
 from wsolbench.evaluation.levels import Levels
-from wsolbench.evaluation.per_image import Geometry
+from wsolbench.evaluation.scoring import Scoring
 from wsolbench.method.base import Method
-from wsolbench.protocols.needs import AnnotationReader
 from wsolbench.system.progress import Silent
 from wsolbench.types import Prediction
 
@@ -33,7 +34,7 @@ def outcomes(folder: Path, method: Method | None = None, **changes: Any) -> Leve
         method or Tiny(Tiny.Config(), num_classes=3, backbone=None),
         "test",
         FakeSplit("test", per_class=10),
-        Scoring(Geometry((SIDE, SIDE), has_masks=True)),
+        Scoring(Frame((SIDE, SIDE), has_masks=True)),
         EvaluateConfig(**({"batch_size": 4} | changes)),
         seed=0,
         device=torch.device("cpu"),

@@ -11,14 +11,16 @@ import pytest
 import torch
 from engine_fakes import FakeSplit, NaN, Tiny
 
-import wsolbench.training.fit
+import wsolbench.training.state
 from wsolbench.config.schema import Budget, Optimizer, Schedule, TrainConfig
 from wsolbench.data.loading import train_batches
 from wsolbench.errors import WsolbenchError
-from wsolbench.protocols.needs import TrainingPlan, training_plan
+from wsolbench.system.hashing import stable_seed
 from wsolbench.system.progress import Silent
-from wsolbench.training.fit import fit, training_cost
+from wsolbench.training.fit import fit
+from wsolbench.training.log import training_cost
 from wsolbench.training.optimizers import build_optimizer, lr_factor
+from wsolbench.training.plan import TrainingPlan, training_plan
 
 State = dict[str, torch.Tensor]
 
@@ -73,8 +75,8 @@ def same(a: State, b: State) -> bool:
 
 @pytest.fixture
 def eager_saves(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(wsolbench.training.fit, "SAVE_SECONDS", 0.0)
-    monkeypatch.setattr(wsolbench.training.fit, "SAVE_SHARE", math.inf)
+    monkeypatch.setattr(wsolbench.training.state, "SAVE_SECONDS", 0.0)
+    monkeypatch.setattr(wsolbench.training.state, "SAVE_SHARE", math.inf)
 
 
 # --- schedule --------------------------------------------------------------------------------------------------------
@@ -145,7 +147,7 @@ def test_the_first_line_is_the_mean_loss_of_the_epoch(tmp_path: Path) -> None:
     for step, batch in enumerate(
         train_batches(FakeSplit("train", 4), range(12), batch_size=4, seed=5, epoch=0),
     ):
-        torch.manual_seed(wsolbench.training.fit.stable_seed("step", 5, step))
+        torch.manual_seed(stable_seed("step", 5, step))
         losses.append(method.loss(batch)["cls"].item())
     assert lines(tmp_path)[0]["loss"] == pytest.approx(sum(losses) / 3)
 
@@ -175,7 +177,7 @@ def test_resuming_is_exact_at_any_step(tmp_path: Path, stop_at: int) -> None:
 def test_lines_after_the_last_saved_state_are_cut_back(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     whole = train_tiny(tmp_path / "whole")
     monkeypatch.setattr(
-        wsolbench.training.fit._State, "is_due", lambda self: not self.path.exists()
+        wsolbench.training.state.State, "is_due", lambda self: not self.path.exists()
     )  # one state, at step 1
     with pytest.raises(Stop):
         train_tiny(tmp_path / "broken", stop_at=8)

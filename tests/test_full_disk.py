@@ -23,13 +23,14 @@ from run_files import assert_same_files, temporary_files
 
 from wsolbench.config.schema import RunConfig, SearchConfig
 from wsolbench.errors import MachineError
-from wsolbench.evaluation.levels import Levels, save_levels, score_with_boxes
+from wsolbench.evaluation.levels import Levels, save_levels
 from wsolbench.evaluation.parts import Part, Parts
+from wsolbench.evaluation.scoring import score_with_boxes
 from wsolbench.launch.here import run_all
 from wsolbench.leaderboard import plots
 from wsolbench.method.checkpoint import write_tensors
-from wsolbench.runs.directory import RunDirectory, write_bytes, write_json, write_text
-from wsolbench.system.files import atomically
+from wsolbench.runs.directory import RunDirectory
+from wsolbench.system.files import atomically, write_bytes, write_json, write_text
 from wsolbench.system.progress import Silent
 
 

@@ -15,7 +15,7 @@ from engine_fakes import fake_config
 
 from wsolbench.launch.here import run_all
 from wsolbench.record import comparable, read_record
-from wsolbench.runs.job import Session, open_job
+from wsolbench.runs.opening import Session, open_job
 from wsolbench.system.progress import Silent
 
 ROOT = Path(__file__).parent.parent

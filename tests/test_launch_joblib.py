@@ -24,7 +24,7 @@ from wsolbench.launch.start import run_by
 from wsolbench.launch.with_joblib import _devices, _Places, _visible
 from wsolbench.record import comparable
 from wsolbench.runs.engine import Outcome
-from wsolbench.runs.job import Session
+from wsolbench.runs.opening import Session
 from wsolbench.system.progress import Reporter, Silent
 
 ROOT = Path(__file__).parent.parent

@@ -23,7 +23,7 @@ from wsolbench.launch.here import run_all
 from wsolbench.launch.options import Slurm
 from wsolbench.record import comparable
 from wsolbench.runs.engine import Outcome
-from wsolbench.runs.job import Session, open_job
+from wsolbench.runs.opening import Session, open_job
 from wsolbench.system.progress import Reporter, Silent
 
 pytest.importorskip("submitit")

@@ -17,7 +17,8 @@ from wsolbench.launch.plan import Plan, make_plan
 from wsolbench.launch.spool import Follower, Spool, Task, tasks_of
 from wsolbench.launch.start import spool as spool_module
 from wsolbench.runs.engine import Outcome
-from wsolbench.runs.job import Job, Session
+from wsolbench.runs.job import Job
+from wsolbench.runs.opening import Session
 from wsolbench.system.progress import Reporter, Silent
 
 

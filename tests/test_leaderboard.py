@@ -12,8 +12,10 @@ from rich.console import Console
 
 from wsolbench.config.identity import IDLE_IN, YOUNG
 from wsolbench.errors import UsageError, WsolbenchError
-from wsolbench.leaderboard.groups import load_records, render, summarise, write_results
+from wsolbench.leaderboard.groups import summarise
+from wsolbench.leaderboard.records import load_records
 from wsolbench.leaderboard.standings import Column, Group, Row
+from wsolbench.leaderboard.view import render, write_results
 from wsolbench.record import SCHEMA, Cell, RunRecord
 
 GT = Column("GT-known@val", "GT-known", False)

@@ -13,10 +13,11 @@ import torch
 
 import wsolbench.evaluation.levels
 from wsolbench.boxes.maps import normalize_maps, otsu_level, quantize, threshold_grid
-from wsolbench.boxes.scan import iou_matrix
+from wsolbench.boxes.truth import iou_matrix
 from wsolbench.errors import UsageError
-from wsolbench.evaluation.levels import IOUS, Levels, load_levels, save_levels, score_maps
+from wsolbench.evaluation.levels import IOUS, Levels, load_levels, save_levels
 from wsolbench.evaluation.resampling import best_of, interval_of, mean_of, read_at_best
+from wsolbench.evaluation.scoring import score_maps
 from wsolbench.metrics import GTKnownLoc, MaxBoxAcc, MaxBoxAccV2, PxAP, TopKLoc, label_rank
 
 COUNT = 40

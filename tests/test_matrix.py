@@ -16,16 +16,18 @@ from engine_fakes import SIDE, FakeSplit, fake_config
 import wsolbench.runs.trained
 from wsolbench import load_run
 from wsolbench.boxes.maps import normalize_maps
-from wsolbench.boxes.scan import resize_boxes
-from wsolbench.config.compose import expand, protocol_presets
-from wsolbench.config.schema import RunConfig, from_yaml, to_yaml
+from wsolbench.boxes.truth import resize_boxes
+from wsolbench.config.compose import expand
+from wsolbench.config.presets import protocol_presets
+from wsolbench.config.saved import from_yaml, to_yaml
+from wsolbench.config.schema import RunConfig
 from wsolbench.errors import UsageError
 from wsolbench.method.checkpoint import read_tensors
 from wsolbench.metrics import GTKnownLoc, MaxBoxAcc, TopKLoc
 from wsolbench.pseudo_boxes.folder import read_pseudo_boxes, write_pseudo_boxes
 from wsolbench.record import Cell, RunRecord, comparable
 from wsolbench.runs.engine import run
-from wsolbench.runs.job import Session, _deciding, open_job
+from wsolbench.runs.opening import Session, _deciding, open_job
 
 
 @pytest.fixture

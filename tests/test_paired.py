@@ -8,12 +8,14 @@ import pytest
 from board_cases import make_levels
 from coverage_simulation import POPULATIONS, draws, false_alarms, interval_coverage
 
+from wsolbench.config.selectors import parse_threshold
+from wsolbench.data.annotations import AnnotationReader
 from wsolbench.errors import WsolbenchError
 from wsolbench.evaluation.cells import RESAMPLES, compute_cells
 from wsolbench.evaluation.resampling import interval_of
+from wsolbench.evaluation.threshold import Threshold
 from wsolbench.leaderboard.paired import holm, paired_test, statistic_of, value_of
-from wsolbench.protocols.needs import AnnotationReader
-from wsolbench.protocols.select import Threshold, choose_threshold, parse_threshold
+from wsolbench.protocols.select import choose_threshold
 from wsolbench.record import Cell
 
 

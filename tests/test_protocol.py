@@ -9,12 +9,16 @@ import pytest
 from engine_fakes import CLASSES, FakeSplit
 
 from wsolbench.config.schema import Budget, ProtocolConfig, TrainConfig
+from wsolbench.config.selectors import Selector, Settings
+from wsolbench.data.annotations import AnnotationReader
+from wsolbench.data.draws import draw_per_class
 from wsolbench.data.loading import train_batches, train_steps
 from wsolbench.data.split import Subset
 from wsolbench.errors import UsageError
-from wsolbench.evaluation.levels import score_maps
-from wsolbench.protocols.needs import AnnotationReader, check_protocol, draw_per_class, training_plan
-from wsolbench.protocols.select import Selector, Settings, choose_threshold
+from wsolbench.evaluation.scoring import score_maps
+from wsolbench.protocols.needs import check_protocol
+from wsolbench.protocols.select import choose_threshold
+from wsolbench.training.plan import training_plan
 from wsolbench.types import Batch
 
 

@@ -12,13 +12,14 @@ import timm
 import wsolbench
 from wsolbench.cli.list import list_section
 from wsolbench.config.compose import expand
-from wsolbench.config.recipes import CONF
-from wsolbench.config.schema import Budget, Optimizer, RunConfig, Schedule, from_yaml, to_yaml
+from wsolbench.config.presets import CONF
+from wsolbench.config.saved import from_yaml, to_yaml
+from wsolbench.config.schema import Budget, Optimizer, RunConfig, Schedule
 from wsolbench.errors import UsageError
-from wsolbench.protocols.needs import training_plan
 from wsolbench.registry import DATASETS, METHODS
-from wsolbench.runs.job import _deciding
+from wsolbench.runs.opening import _deciding
 from wsolbench.training.optimizers import build_optimizer, lr_factor
+from wsolbench.training.plan import training_plan
 
 EMBEDDED = {name for name, _, where in list_section("backbones") if where.endswith(".safetensors")}
 EXPERIMENTS = sorted((CONF / "experiment").glob("*.yaml"))

@@ -16,8 +16,9 @@ from report_cases import ERRORS, HOSTILE, image_id, write_case
 from wsolbench.cli.main import main
 from wsolbench.cli.report import invitation
 from wsolbench.errors import UsageError, WsolbenchError
-from wsolbench.report import Options, write_report
-from wsolbench.report.gallery import read_outcomes
+from wsolbench.report.collect import read_outcomes
+from wsolbench.report.gallery import Options
+from wsolbench.report.write import write_report
 
 
 @pytest.fixture(autouse=True)

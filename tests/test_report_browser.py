@@ -17,7 +17,7 @@ import pytest
 from browsers import NotThere, start
 from report_cases import HOSTILE, write_case
 
-from wsolbench.report import write_report
+from wsolbench.report.write import write_report
 
 pytest.importorskip("selenium.webdriver", reason="selenium is not installed: pip install '.[browser]'")
 WebDriverWait = pytest.importorskip("selenium.webdriver.support.ui").WebDriverWait

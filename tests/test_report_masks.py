@@ -14,11 +14,12 @@ import torch
 from engine_fakes import SIDE, FakeData, FakeSplit, fake_config
 from torch import Tensor
 
-from wsolbench.data.split import DatasetInfo
+from wsolbench.data.dataset import DatasetInfo
 from wsolbench.method.base import Untrained
 from wsolbench.registry import register_dataset, register_method
-from wsolbench.report import Options, write_report
+from wsolbench.report.gallery import Options
 from wsolbench.report.pictures import outline
+from wsolbench.report.write import write_report
 from wsolbench.runs.engine import run
 from wsolbench.types import Annotation, Prediction
 

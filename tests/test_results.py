@@ -11,7 +11,8 @@ from typing import Any
 import pytest
 from PIL import Image
 
-from wsolbench.report import Options, write_report
+from wsolbench.report.gallery import Options
+from wsolbench.report.write import write_report
 
 ROOT = Path(__file__).resolve().parents[1]
 

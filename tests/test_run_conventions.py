@@ -13,15 +13,17 @@ from engine_fakes import SIDE, FakeData, FakeSplit, fake_config
 from wsolbench.boxes.maps import normalize_maps
 from wsolbench.config.schema import RunConfig
 from wsolbench.conventions import get_convention
-from wsolbench.data.split import DatasetInfo, Split
+from wsolbench.data.annotations import AnnotationReader
+from wsolbench.data.dataset import DatasetInfo
+from wsolbench.data.split import Split
 from wsolbench.errors import UsageError
 from wsolbench.evaluation.by_convention import score_convention
 from wsolbench.metrics import label_rank
-from wsolbench.protocols.needs import AnnotationReader
 from wsolbench.record import Cell, RunRecord
 from wsolbench.registry import register_dataset
-from wsolbench.runs.engine import load_run, run
-from wsolbench.runs.job import Session, _deciding, open_job
+from wsolbench.runs.engine import run
+from wsolbench.runs.load import load_run
+from wsolbench.runs.opening import Session, _deciding, open_job
 from wsolbench.types import Sample
 
 

@@ -13,19 +13,12 @@ import pytest
 import torch
 from engine_fakes import fake_config
 
-from wsolbench.errors import UsageError, WsolbenchError
+from wsolbench.errors import UsageError, WsolbenchError, reason
 from wsolbench.launch.here import run_all
-from wsolbench.runs.directory import (
-    OURS,
-    RunDirectory,
-    digest,
-    environment,
-    plain,
-    reason,
-    run_path,
-    write_json,
-    write_text,
-)
+from wsolbench.runs.directory import OURS, RunDirectory, run_path
+from wsolbench.system.environment import environment
+from wsolbench.system.files import write_json, write_text
+from wsolbench.system.hashing import digest, plain
 from wsolbench.system.progress import Silent
 
 

@@ -14,16 +14,22 @@ import pytest
 from engine_fakes import FakeSplit, NaN, fake_config
 
 import wsolbench.runs.search
-from wsolbench.config.compose import expand, repeat
-from wsolbench.config.schema import RunConfig, SearchConfig, from_yaml, to_yaml
-from wsolbench.config.search_space import load_space, space_presets, with_values
+from wsolbench.config.compose import expand
+from wsolbench.config.presets import space_presets
+from wsolbench.config.saved import from_yaml, repeat, to_yaml
+from wsolbench.config.schema import RunConfig, SearchConfig
+from wsolbench.config.search_space import load_space, with_values
+from wsolbench.config.selectors import Settings
 from wsolbench.errors import UsageError, WsolbenchError
 from wsolbench.evaluation.levels import Levels
-from wsolbench.leaderboard.groups import load_records, render, summarise
-from wsolbench.protocols.select import CHECKPOINTS, Look, Settings
+from wsolbench.leaderboard.groups import summarise
+from wsolbench.leaderboard.records import load_records
+from wsolbench.leaderboard.view import render
+from wsolbench.protocols.select import CHECKPOINTS, Look
 from wsolbench.record import RunRecord, comparable, search_text
-from wsolbench.runs.engine import load_run, run
-from wsolbench.runs.job import Session, open_job
+from wsolbench.runs.engine import run
+from wsolbench.runs.load import load_run
+from wsolbench.runs.opening import Session, open_job
 
 SPACE = """
 space:

@@ -8,20 +8,12 @@ import numpy as np
 import pytest
 
 import wsolbench.protocols.select
+from wsolbench.config.selectors import Selector, Settings, parse_checkpoint, parse_threshold
+from wsolbench.data.annotations import AnnotationReader
 from wsolbench.errors import UsageError
-from wsolbench.evaluation.levels import Levels, score_maps
-from wsolbench.protocols.needs import AnnotationReader
-from wsolbench.protocols.select import (
-    CHECKPOINTS,
-    THRESHOLDS,
-    Look,
-    Selector,
-    Settings,
-    choose_checkpoint,
-    choose_threshold,
-    parse_checkpoint,
-    parse_threshold,
-)
+from wsolbench.evaluation.levels import Levels
+from wsolbench.evaluation.scoring import score_maps
+from wsolbench.protocols.select import CHECKPOINTS, THRESHOLDS, Look, choose_checkpoint, choose_threshold
 
 COUNT = 40
 

@@ -26,12 +26,12 @@ import pytest
 from wsolbench import create_dataset
 from wsolbench.cli.main import build_parser, main, parsers_of
 from wsolbench.config.compose import expand
-from wsolbench.config.schema import to_yaml
+from wsolbench.config.saved import to_yaml
 from wsolbench.pseudo_boxes.folder import write_pseudo_boxes
 from wsolbench.record import RunRecord, read_record
-from wsolbench.runs.directory import digest
-from wsolbench.runs.job import Session, open_job
+from wsolbench.runs.opening import Session, open_job
 from wsolbench.runs.trained import training_settings
+from wsolbench.system.hashing import digest
 
 GOLDEN = Path(__file__).parent / "golden"
 HELP, RUNS, OUTCOMES = "stable_help.json", "stable_runs.json", "stable_outcomes.json"

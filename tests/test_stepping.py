@@ -18,19 +18,20 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
 import wsolbench
-import wsolbench.training.fit
+import wsolbench.training.log
+import wsolbench.training.state
 import wsolbench.training.stepping
 from wsolbench.config.schema import Budget, Dtype, Optimizer, TrainConfig
 from wsolbench.errors import WsolbenchError
 from wsolbench.leaderboard.groups import summarise
 from wsolbench.method.base import Method
 from wsolbench.method.numerics import Numerics
-from wsolbench.protocols.needs import training_plan
 from wsolbench.runs.engine import run
-from wsolbench.runs.job import Session, open_job
+from wsolbench.runs.opening import Session, open_job
 from wsolbench.system.progress import Reporter, Silent
 from wsolbench.training.fit import fit
 from wsolbench.training.optimizers import build_optimizer
+from wsolbench.training.plan import training_plan
 from wsolbench.training.stepping import Stepper
 from wsolbench.types import Batch, Sample
 
@@ -93,8 +94,8 @@ def late(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def eager_saves(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(wsolbench.training.fit, "SAVE_SECONDS", 0.0)
-    monkeypatch.setattr(wsolbench.training.fit, "SAVE_SHARE", math.inf)
+    monkeypatch.setattr(wsolbench.training.state, "SAVE_SECONDS", 0.0)
+    monkeypatch.setattr(wsolbench.training.state, "SAVE_SHARE", math.inf)
 
 
 # --- a batch in parts ------------------------------------------------------------------------------------------------
@@ -388,10 +389,10 @@ class CountReads(TorchDispatchMode):
 
 @pytest.mark.usefixtures("late")
 def test_the_host_does_not_wait_for_the_device_at_every_step(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(wsolbench.training.fit, "NOTE_SECONDS", math.inf)
+    monkeypatch.setattr(wsolbench.training.log, "NOTE_SECONDS", math.inf)
     settled: list[None] = []
-    settle = wsolbench.training.fit._Log.settle
-    monkeypatch.setattr(wsolbench.training.fit._Log, "settle", lambda log: (settled.append(None), settle(log))[1])
+    settle = wsolbench.training.log.Log.settle
+    monkeypatch.setattr(wsolbench.training.log.Log, "settle", lambda log: (settled.append(None), settle(log))[1])
     found = []
     for epochs in (1, 5):
         settled.clear()

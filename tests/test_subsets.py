@@ -15,15 +15,17 @@ from engine_fakes import CLASSES, FakeData, FakeSplit, fake_config
 
 from wsolbench.cli.main import main
 from wsolbench.config.compose import expand
-from wsolbench.config.schema import DataConfig, OnBadImage, RunConfig, from_yaml, to_yaml
+from wsolbench.config.saved import from_yaml, to_yaml
+from wsolbench.config.schema import DataConfig, OnBadImage, RunConfig
 from wsolbench.data.bad_images import BadImages
+from wsolbench.data.draws import draw_per_class
 from wsolbench.data.split import Subset
 from wsolbench.data.subsets import draw_subset, read_subset
 from wsolbench.errors import BadImage, UsageError, WsolbenchError
-from wsolbench.protocols.needs import draw_per_class
 from wsolbench.record import RunRecord
 from wsolbench.runs.engine import run
-from wsolbench.runs.job import Job, Session, open_job
+from wsolbench.runs.job import Job
+from wsolbench.runs.opening import Session, open_job
 from wsolbench.system.progress import Silent
 
 

@@ -19,7 +19,7 @@ from wsolbench.config.identity import deciding_values
 from wsolbench.data.pictures import overlay
 from wsolbench.errors import UsageError
 from wsolbench.runs.engine import run
-from wsolbench.runs.job import Session, open_job
+from wsolbench.runs.opening import Session, open_job
 from wsolbench.runs.track import check_tracker, open_tracker
 from wsolbench.runs.watch import watched_maps
 from wsolbench.types import Batch

@@ -11,11 +11,11 @@ _HOMES = {
     "Batch": "types",
     "Prediction": "types",
     "Sample": "types",
-    "create_dataset": "data.split",
+    "create_dataset": "data.dataset",
     "create_method": "method.base",
     "list_datasets": "registry",
     "list_methods": "registry",
-    "load_run": "runs.engine",
+    "load_run": "runs.load",
     "register_dataset": "registry",
     "register_method": "registry",
 }

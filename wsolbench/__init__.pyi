@@ -1,7 +1,7 @@
-from .data.split import create_dataset
+from .data.dataset import create_dataset
 from .method.base import create_method
 from .registry import list_datasets, list_methods, register_dataset, register_method
-from .runs.engine import load_run
+from .runs.load import load_run
 from .types import Annotation, Batch, Prediction, Sample
 
 __version__: str

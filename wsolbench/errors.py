@@ -45,3 +45,14 @@ def unknown(kind: str, asked: str, known: Iterable[str], where: str = "") -> Usa
     hint = f", did you mean '{near[0]}'?" if near else "."
     listing = f" Known: {', '.join(names)}" if names else ""
     return UsageError(f"unknown {kind} '{asked}'{where}{hint}{listing}")
+
+
+def reason(error: BaseException) -> str:
+    """An error as one sentence: its own text where it is meant for users, else with its type in front."""
+    text = " ".join(str(error).split())
+    return text if isinstance(error, WsolbenchError) and text else f"{type(error).__name__}: {text}".rstrip(": ")
+
+
+def first_line(error: Exception) -> str:
+    """What another library's error says, without the lines that explain the library."""
+    return str(error).strip().splitlines()[0]

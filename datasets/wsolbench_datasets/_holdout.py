@@ -5,9 +5,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from wsolbench.data.draws import first_of_each_class, images_by_class
 from wsolbench.data.metadata import Metadata
 from wsolbench.errors import UsageError
-from wsolbench.protocols.needs import first_of_each_class, images_by_class
 
 
 @dataclass(frozen=True)

@@ -11,10 +11,11 @@ import torch
 from PIL import Image
 
 from wsolbench.conventions import Geometry
+from wsolbench.data.batches import empty_batch
 from wsolbench.data.ids import safe_path
-from wsolbench.data.loading import Images, empty_batch
 from wsolbench.data.metadata import Metadata
 from wsolbench.data.packed import PackedStrings
+from wsolbench.data.split import Images
 from wsolbench.errors import BadImage, WsolbenchError
 from wsolbench.types import Batch
 from wsolbench_datasets._cache import PixelCache, stamp_of

@@ -20,14 +20,15 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from wsolbench.boxes.scan import resize_mask
-from wsolbench.config.schema import IDLE, YOUNG, deciding_text
+from wsolbench.boxes.truth import resize_mask
 from wsolbench.conventions import Geometry
+from wsolbench.data.dataset import Dataset, DatasetInfo
 from wsolbench.data.ids import safe_path
 from wsolbench.data.lists import clip_boxes
 from wsolbench.data.metadata import Located, MaskFiles, Metadata
-from wsolbench.data.split import Dataset, DatasetInfo, Split
+from wsolbench.data.split import Split
 from wsolbench.errors import WsolbenchError, unknown
+from wsolbench.options import IDLE, YOUNG, deciding_text
 from wsolbench.types import Annotation, Sample
 from wsolbench_datasets._decode import read_header
 from wsolbench_datasets._holdout import HoldOut

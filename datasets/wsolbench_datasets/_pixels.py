@@ -17,8 +17,8 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from wsolbench.boxes.onepass.kernels import compiled
 from wsolbench.conventions import Geometry
+from wsolbench.system.compiled import compiled
 from wsolbench_datasets._resize import Pixels, pillows_order, resize
 
 RESOLUTION = 224  # side of the frame in which maps and ground truth are compared

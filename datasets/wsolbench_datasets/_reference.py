@@ -23,9 +23,9 @@ from typing import ClassVar
 
 import numpy as np
 
-from wsolbench.config.schema import IDLE
 from wsolbench.data.metadata import IDS, Metadata
 from wsolbench.errors import UsageError, WsolbenchError
+from wsolbench.options import IDLE
 from wsolbench_datasets._layouts import Layout, MetadataLayout, Which
 from wsolbench_datasets._listed import ListedConfig, ListedDataset
 

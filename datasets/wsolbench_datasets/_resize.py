@@ -17,7 +17,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from wsolbench.boxes.onepass.kernels import compiled
+from wsolbench.system.compiled import compiled
 
 Pixels = npt.NDArray[np.uint8]
 Ints = npt.NDArray[np.int32]

@@ -27,7 +27,8 @@ import numpy.typing as npt
 import torch
 import torch.nn.functional as F
 
-from wsolbench.data.split import Dataset, DatasetInfo, Split
+from wsolbench.data.dataset import Dataset, DatasetInfo
+from wsolbench.data.split import Split
 from wsolbench.errors import MachineError, UsageError, WsolbenchError, unknown
 from wsolbench.registry import register_dataset
 from wsolbench.system.files import atomically

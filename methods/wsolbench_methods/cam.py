@@ -26,8 +26,9 @@ from torch import Tensor, nn
 
 from wsolbench.backbones import create_backbone, family
 from wsolbench.config.schema import TrainConfig
-from wsolbench.method.base import Method, Training, classifier_groups, classifier_layout, evaluating, true_or_predicted
-from wsolbench.method.checkpoint import Layout, State
+from wsolbench.method.base import Method, Training, evaluating, true_or_predicted
+from wsolbench.method.checkpoint import Layout, State, classifier_layout
+from wsolbench.method.param_groups import classifier_groups
 from wsolbench.method.precision import wide
 from wsolbench.registry import register_method
 from wsolbench.types import Batch, Prediction

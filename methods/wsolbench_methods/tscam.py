@@ -26,8 +26,9 @@ from torch import Tensor, nn
 from wsolbench.backbones import create_backbone, family
 from wsolbench.config.schema import TrainConfig
 from wsolbench.errors import WsolbenchError
-from wsolbench.method.base import Method, decay_groups, evaluating, true_or_predicted
+from wsolbench.method.base import Method, evaluating, true_or_predicted
 from wsolbench.method.checkpoint import Layout, State
+from wsolbench.method.param_groups import decay_groups
 from wsolbench.registry import register_method
 from wsolbench.types import Batch, Prediction
 from wsolbench_methods._conformer import AttentionFn, Conformer, initialise

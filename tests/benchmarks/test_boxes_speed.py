@@ -10,7 +10,7 @@ import pytest
 from boxes_speed import KINDS, TRUTH, cam_like, distinct_levels, every_threshold
 
 from wsolbench.boxes.scan import scan_maps
-from wsolbench.evaluation.levels import score_maps
+from wsolbench.evaluation.scoring import score_maps
 
 pytestmark = pytest.mark.benchmark(warmup=True, warmup_iterations=1, min_rounds=3, max_time=2.0)
 

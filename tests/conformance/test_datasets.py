@@ -17,8 +17,8 @@ from reference_trees import write_tree
 
 from wsolbench import create_dataset, list_datasets
 from wsolbench.data.check import check_dataset
+from wsolbench.data.dataset import Dataset
 from wsolbench.data.loading import eval_batches, train_batches
-from wsolbench.data.split import Dataset
 from wsolbench.registry import DATASETS
 
 SMALL = {"train": 24, "val": 12, "test": 12}  # where images are generated, these many

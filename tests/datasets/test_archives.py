@@ -26,7 +26,8 @@ from PIL import Image
 from reference_trees import BIRDS, WNIDS, Tree, write_tree
 
 from wsolbench import create_dataset
-from wsolbench.data.split import Dataset, Split
+from wsolbench.data.dataset import Dataset
+from wsolbench.data.split import Split
 from wsolbench.errors import UsageError, WsolbenchError
 
 

@@ -16,15 +16,16 @@ from PIL import Image
 from reference_trees import Tree, write_tree
 
 from wsolbench import create_dataset
-from wsolbench.boxes.scan import iou_matrix
-from wsolbench.config.schema import EvaluateConfig, RunConfig, deciding_text
+from wsolbench.boxes.truth import iou_matrix
+from wsolbench.config.schema import EvaluateConfig, RunConfig
 from wsolbench.data.loading import eval_batches, train_batches
 from wsolbench.data.packed import PackedStrings
 from wsolbench.data.split import Subset
 from wsolbench.errors import BadImage, UsageError
-from wsolbench.evaluation.per_image import Geometry
+from wsolbench.evaluation.frame import Frame
+from wsolbench.options import deciding_text
 from wsolbench.runs.engine import run
-from wsolbench.runs.job import Session, open_job
+from wsolbench.runs.opening import Session, open_job
 from wsolbench.system.hashing import stable_seed
 from wsolbench.types import Annotation
 from wsolbench_datasets import _cache
@@ -83,7 +84,7 @@ def test_another_geometry_is_refused(tree):
 
 def test_boxes_are_cropped_as_sat_crops_them():
     """The formula as the reference describes it, by hand: v / size * 256 - 16, clipped to the crop, truncated."""
-    frame = Geometry((224, 224), False, content="centre-crop")
+    frame = Frame((224, 224), False, content="centre-crop")
     boxes = np.array([[60, 27, 385, 331], [0, 0, 499, 334], [100, 100, 101, 101]])
     found = frame.boxes(Annotation("a", (335, 500), boxes))
     for box, (x0, y0, x1, y1) in zip(found.tolist(), boxes.tolist(), strict=True):
@@ -101,14 +102,14 @@ def test_boxes_are_cropped_as_sat_crops_them():
 
 def test_boxes_and_masks_of_the_whole_image_are_as_before():
     annotation = Annotation("a", (112, 100), np.array([[61, 61, 99, 111]]), np.eye(112, 100, dtype=np.uint8))
-    frame = Geometry((224, 224), True)
+    frame = Frame((224, 224), True)
     assert frame.boxes(annotation).tolist() == [[136, 122, 221, 222]]
     assert frame.mask(annotation).shape == (224, 224)
 
 
 def test_masks_are_cropped_with_the_image():
     mask = np.random.default_rng(0).integers(0, 2, (256, 256), dtype=np.uint8)
-    frame = Geometry((224, 224), True, content="centre-crop")
+    frame = Frame((224, 224), True, content="centre-crop")
     assert np.array_equal(frame.mask(Annotation("a", (256, 256), mask_HW=mask)), mask[16:240, 16:240])
 
 

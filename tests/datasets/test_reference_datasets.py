@@ -15,7 +15,7 @@ from PIL import Image
 from reference_trees import BIRDS, MACHINES, WNIDS, Tree, write_tree
 
 from wsolbench import create_dataset
-from wsolbench.boxes.scan import resize_mask
+from wsolbench.boxes.truth import resize_mask
 from wsolbench.errors import UsageError, WsolbenchError
 
 ROOT = Path(__file__).resolve().parents[2]

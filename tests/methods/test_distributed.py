@@ -13,7 +13,7 @@ import pytest
 import sat_child
 import torch
 
-from wsolbench_methods._distributed import global_mean
+from wsolbench.method.means import global_mean
 
 
 def test_global_mean_alone_is_the_mean() -> None:

@@ -31,8 +31,8 @@ import wsolbench
 from wsolbench.config.schema import Optimizer, Schedule, TrainConfig
 from wsolbench.errors import WsolbenchError
 from wsolbench.method.base import Method
-from wsolbench.protocols.needs import TrainingPlan
 from wsolbench.training.optimizers import build_optimizer, lr_factor
+from wsolbench.training.plan import TrainingPlan
 from wsolbench.types import Batch
 
 GOLDEN = np.load(Path(__file__).parents[1] / "golden" / "wsolevaluation_cnns.npz")

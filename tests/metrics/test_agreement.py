@@ -12,7 +12,7 @@ from torchmetrics.classification import MulticlassAccuracy
 from torchvision.ops import box_iou
 
 from wsolbench.boxes.maps import threshold_grid
-from wsolbench.boxes.scan import iou_matrix
+from wsolbench.boxes.truth import iou_matrix
 from wsolbench.metrics import PIoU, PxAP, TopKAccuracy, TopKLoc
 
 

@@ -11,7 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from wsolbench.boxes.maps import normalize_maps
-from wsolbench.boxes.scan import boxes_at_threshold, iou_matrix
+from wsolbench.boxes.scan import boxes_at_threshold
+from wsolbench.boxes.truth import iou_matrix
 from wsolbench.metrics import GTKnownLoc, TopKLoc, label_rank
 from wsolbench.metrics.error_classes import ErrorClass, classify_errors
 

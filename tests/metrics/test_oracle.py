@@ -17,7 +17,7 @@ from hypothesis.extra import numpy as hnp
 
 from wsolbench.boxes.maps import level_of, normalize_maps, quantize
 from wsolbench.boxes.scan import scan_maps
-from wsolbench.evaluation.levels import score_maps
+from wsolbench.evaluation.scoring import score_maps
 from wsolbench.metrics import MaxBoxAcc, MaxBoxAccV2
 
 COUNT = int(os.environ.get("WSOLBENCH_ORACLE_MAPS", "300"))

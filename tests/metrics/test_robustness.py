@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from metric_cases import COUNT, inputs
 
 from wsolbench.boxes.maps import threshold_grid
-from wsolbench.evaluation.levels import score_maps
+from wsolbench.evaluation.scoring import score_maps
 from wsolbench.metrics import MaxBoxAcc, MaxBoxAccV2
 from wsolbench.metrics.robustness import area, area_of, plateau, plateau_of, robustness
 

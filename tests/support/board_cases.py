@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from wsolbench.boxes.scan import LEVELS
+from wsolbench.boxes.arrays import LEVELS
 from wsolbench.evaluation.levels import IOUS, Levels, save_levels
 from wsolbench.record import Cell, RunRecord, to_json
 

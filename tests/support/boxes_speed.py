@@ -19,7 +19,8 @@ import torch
 from speed_table import write_rows
 
 from wsolbench.boxes.maps import normalize_maps
-from wsolbench.boxes.scan import iou_matrix, scan_maps
+from wsolbench.boxes.scan import scan_maps
+from wsolbench.boxes.truth import iou_matrix
 from wsolbench.profile.device import context
 
 SIDE = 224

@@ -25,18 +25,19 @@ from engine_fakes import Preempted, Tiny, fake_config
 from torch import Tensor
 
 import wsolbench
-import wsolbench.training.fit
+import wsolbench.training.state
+from wsolbench import distributed
 from wsolbench.boxes.onepass import compile_now
 from wsolbench.config.schema import SearchConfig, TrainConfig
-from wsolbench.distributed import group as dist
+from wsolbench.distributed.batch_norm import statistics_of_all
 from wsolbench.launch.helpers import together
 from wsolbench.launch.here import run_all
 from wsolbench.metrics import label_rank  # noqa: F401 (imported here, once, instead of in every child)
-from wsolbench.protocols.needs import TrainingPlan
 from wsolbench.registry import register_method
 from wsolbench.system.progress import Silent
 from wsolbench.training.fit import fit
-from wsolbench.training.replica import Replica, statistics_of_all
+from wsolbench.training.plan import TrainingPlan
+from wsolbench.training.replica import Replica
 from wsolbench.types import Batch
 
 
@@ -89,7 +90,7 @@ def runs(out: str, methods: list[str], changes: dict[str, Any]) -> int:
         return int(any(outcome.status == "failed" for outcome in outcomes))
 
     try:
-        return together(lead) if dist.processes() > 1 else lead()
+        return together(lead) if distributed.processes() > 1 else lead()
     except KeyboardInterrupt:
         return 130
 
@@ -126,9 +127,9 @@ def losses(out: str, methods: list[list[str]], steps: int, batch_size: int, accu
             )
         return 0
 
-    if dist.processes() == 1:
+    if distributed.processes() == 1:
         return train()
-    with dist.joined():
+    with distributed.joined():
         return train()
 
 
@@ -143,8 +144,8 @@ def gradients(out: str) -> int:
     shared = Certain(Certain.Config(), num_classes=3, backbone=None)
     shared.load_state_dict(alone.state_dict())
     alone.train().loss(whole)["cls"].backward()
-    with dist.joined():
-        rows = [slice(0, 2), slice(2, 7)][dist.rank()]
+    with distributed.joined():
+        rows = [slice(0, 2), slice(2, 7)][distributed.rank()]
         share = Batch(whole.ids[rows], images_BCHW[rows], labels_B[rows])
         replica = Replica(shared.train(), torch.device("cpu"))
         with statistics_of_all(shared):
@@ -173,9 +174,9 @@ def child(case: dict[str, Any], rank: int) -> int:
     for number, name in ((1, "out"), (2, "err")):
         handle = os.open(f"{case['folder']}/{rank}.{name}", os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
         os.dup2(handle, number)
-    dist.PATIENCE = timedelta(seconds=5)
+    distributed.PATIENCE = timedelta(seconds=5)
     if case.get("eager"):
-        wsolbench.training.fit.SAVE_SECONDS, wsolbench.training.fit.SAVE_SHARE = 0.0, math.inf
+        wsolbench.training.state.SAVE_SECONDS, wsolbench.training.state.SAVE_SHARE = 0.0, math.inf
     return ACTS[case["act"]](*case["arguments"])
 
 
@@ -194,7 +195,7 @@ def start(case: dict[str, Any]) -> list[int]:
             try:
                 if count > 1:
                     os.environ.update(place | {"WORLD_SIZE": str(count), "RANK": str(rank), "LOCAL_RANK": str(rank)})
-                code = dist.leave(child(case, rank))
+                code = distributed.leave(child(case, rank))
             finally:
                 sys.stdout.flush()
                 sys.stderr.flush()

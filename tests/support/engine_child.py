@@ -16,7 +16,7 @@ from typing import Any
 
 from engine_fakes import fake_config
 
-import wsolbench.training.fit
+import wsolbench.training.state
 from wsolbench.launch.here import run_all
 from wsolbench.metrics import label_rank  # noqa: F401 (imported here, once, instead of in every child)
 from wsolbench.system.progress import Silent
@@ -25,7 +25,7 @@ from wsolbench.system.progress import Silent
 def child(case: dict[str, Any]) -> int:
     os.environ.update(case["env"])
     if case["eager"]:
-        wsolbench.training.fit.SAVE_SECONDS, wsolbench.training.fit.SAVE_SHARE = 0.0, math.inf
+        wsolbench.training.state.SAVE_SECONDS, wsolbench.training.state.SAVE_SHARE = 0.0, math.inf
     out, method, changes = case["config"]
     try:
         outcomes = run_all([fake_config(Path(out), method, **changes)], reporter=Silent())

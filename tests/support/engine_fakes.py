@@ -16,7 +16,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from wsolbench.config.schema import EvaluateConfig, ProtocolConfig, RunConfig, TrainConfig
-from wsolbench.data.split import Dataset, DatasetInfo, Split
+from wsolbench.data.dataset import Dataset, DatasetInfo
+from wsolbench.data.split import Split
 from wsolbench.method.base import Method, PostHoc, Untrained, true_or_predicted
 from wsolbench.registry import register_dataset, register_method
 from wsolbench.types import Annotation, Batch, Prediction, Sample

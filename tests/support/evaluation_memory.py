@@ -24,10 +24,11 @@ from evaluation_cases import MemorySplit
 from torch import Tensor, nn
 
 from wsolbench.config.schema import EvaluateConfig
-from wsolbench.evaluation.evaluate import Scoring, evaluate
-from wsolbench.evaluation.per_image import Geometry
+from wsolbench.data.annotations import AnnotationReader
+from wsolbench.evaluation.evaluate import evaluate
+from wsolbench.evaluation.frame import Frame
+from wsolbench.evaluation.scoring import Scoring
 from wsolbench.method.base import NoConfig, Untrained
-from wsolbench.protocols.needs import AnnotationReader
 from wsolbench.system.progress import Advance, Silent
 from wsolbench.types import Prediction
 
@@ -79,7 +80,7 @@ def pass_through(images: int, batch_size: int, folder: Path) -> Watching:
         OneConvolution(NoConfig(), num_classes=CLASSES, backbone=None),
         "test",
         MemorySplit(images, SIDE, CLASSES),
-        Scoring(Geometry((SIDE, SIDE), has_masks=False)),
+        Scoring(Frame((SIDE, SIDE), has_masks=False)),
         EvaluateConfig(batch_size=batch_size),
         seed=0,
         device=torch.device("cpu"),

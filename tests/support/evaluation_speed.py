@@ -26,12 +26,13 @@ from speed_table import write_rows
 
 import wsolbench
 from wsolbench.config.schema import Dtype, EvaluateConfig
+from wsolbench.data.annotations import AnnotationReader
 from wsolbench.data.loading import eval_batches
-from wsolbench.evaluation.evaluate import Scoring, evaluate
-from wsolbench.evaluation.per_image import Geometry
+from wsolbench.evaluation.evaluate import evaluate
+from wsolbench.evaluation.frame import Frame
+from wsolbench.evaluation.scoring import Scoring
 from wsolbench.method.numerics import Numerics
 from wsolbench.profile.device import device_name, synchroniser
-from wsolbench.protocols.needs import AnnotationReader
 from wsolbench.system.progress import Silent
 
 BACKBONE, CLASSES, SIDE = "deit_small_patch16_224", 1000, 224
@@ -56,7 +57,7 @@ def subjects(chosen: argparse.Namespace) -> dict[str, Callable[[], object]]:
                 method,
                 "test",
                 split,
-                Scoring(Geometry((SIDE, SIDE), has_masks=False)),
+                Scoring(Frame((SIDE, SIDE), has_masks=False)),
                 config,
                 seed=0,
                 device=device,

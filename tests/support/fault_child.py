@@ -32,13 +32,13 @@ from run_files import temporary_files
 import wsolbench.launch
 import wsolbench.runs.engine
 import wsolbench.runs.trained
-import wsolbench.training.fit
+import wsolbench.training.state
 from wsolbench.config.schema import RunConfig, SearchConfig
-from wsolbench.evaluation.per_image import prepare_scoring
+from wsolbench.evaluation.scoring import prepare_scoring
 from wsolbench.launch.start import here
 from wsolbench.metrics import label_rank  # noqa: F401 (imported here, once, instead of in every child)
-from wsolbench.runs.directory import source_commit
-from wsolbench.runs.snapshots import Evaluator
+from wsolbench.runs.evaluator import Evaluator
+from wsolbench.system.environment import source_commit
 from wsolbench.system.interrupt import Stopped, caught
 from wsolbench.system.progress import Silent
 
@@ -122,14 +122,14 @@ def watch(fault: Fault) -> None:
 
 def warm_up() -> None:
     """What every child would otherwise do anew: imports, compilation, asking git."""
-    with wsolbench.runs.engine.deterministic(torch.device("cpu")):
+    with wsolbench.method.numerics.deterministic(torch.device("cpu")):
         prepare_scoring(Silent())
     source_commit()
 
 
 def child(out: Path, fault: Fault) -> int:
     """The runs; 0 all done, 1 some failed, else why they were stopped. Failures go to OUT/../reasons.txt."""
-    wsolbench.training.fit.SAVE_SECONDS, wsolbench.training.fit.SAVE_SHARE = 0.0, math.inf
+    wsolbench.training.state.SAVE_SECONDS, wsolbench.training.state.SAVE_SHARE = 0.0, math.inf
     watch(fault)
     try:
         with caught():

@@ -10,7 +10,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from wsolbench.data.split import Dataset, DatasetInfo, Split
+from wsolbench.data.dataset import Dataset, DatasetInfo
+from wsolbench.data.split import Split
 from wsolbench.method.base import Method, Untrained
 from wsolbench.registry import DATASETS, METHODS, register_dataset, register_method
 from wsolbench.types import Batch, Prediction

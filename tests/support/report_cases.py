@@ -15,8 +15,10 @@ import torch
 from board_cases import cells_of, make_levels, make_record
 from torch import Tensor
 
-from wsolbench.config.schema import RunConfig, to_yaml
-from wsolbench.data.split import Dataset, DatasetInfo, Split
+from wsolbench.config.saved import to_yaml
+from wsolbench.config.schema import RunConfig
+from wsolbench.data.dataset import Dataset, DatasetInfo
+from wsolbench.data.split import Split
 from wsolbench.evaluation.levels import save_levels
 from wsolbench.method.base import Untrained
 from wsolbench.record import Cell, to_json

@@ -53,7 +53,7 @@ def pretrain(name: str, out: Path, *, seed: int | None = None, scale: float = 1.
     import torch
 
     from wsolbench.backbones import create_backbone
-    from wsolbench.data.split import create_dataset
+    from wsolbench.data.dataset import create_dataset
     from wsolbench.method.checkpoint import write_tensors
 
     seed = SEEDS[name] if seed is None else seed

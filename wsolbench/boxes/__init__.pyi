@@ -1,17 +1,7 @@
-from .maps import Array, check_maps, level_of, normalize_maps, otsu_level, quantize, threshold_grid, to_numpy
-from .scan import (
-    LEVELS,
-    Contours,
-    Scan,
-    best_iou_per_level,
-    boxes_at_threshold,
-    check_boxes,
-    check_contours,
-    iou_matrix,
-    resize_boxes,
-    resize_mask,
-    scan_maps,
-)
+from .arrays import LEVELS, Array, Contours, check_boxes, check_contours, check_maps, to_numpy
+from .maps import level_of, normalize_maps, otsu_level, quantize, threshold_grid
+from .scan import Scan, best_iou_per_level, boxes_at_threshold, scan_maps
+from .truth import iou_matrix, resize_boxes, resize_mask
 
 __all__ = [
     "LEVELS",

@@ -8,73 +8,22 @@ from __future__ import annotations
 
 import operator
 from collections.abc import Callable, Sequence
-from typing import Any, TypeAlias
+from typing import Any
 
 import cv2
 import numpy as np
 import numpy.typing as npt
 
-from wsolbench.boxes.maps import Array, normalize_maps, to_numpy
-from wsolbench.boxes.scan import resize_boxes
+from wsolbench.boxes.arrays import Bools, Floats
+from wsolbench.boxes.truth import resize_boxes
 from wsolbench.conventions import Comparison, Convention
 from wsolbench.errors import WsolbenchError
 from wsolbench.types import Annotation
-
-Bools: TypeAlias = npt.NDArray[np.bool_]
-Floats: TypeAlias = npt.NDArray[np.float64]
 
 COMPARE: dict[Comparison, Callable[[Any, Any], Any]] = {">": operator.gt, ">=": operator.ge}
 
 
 # --- raw map -> score map --------------------------------------------------------------------------------------------
-
-
-def normalize(convention: Convention, raw_hw: Array, resolution_HW: tuple[int, int]) -> npt.NDArray[Any]:
-    """Turn one raw map [h, w] into the convention's score map [H, W], in the convention's precision.
-
-    A map that is constant or holds a value that is not finite becomes all zero. The released codes give NaN for most of
-    these; NaN exceeds no threshold (and becomes 0 as uint8), so they too take the map for one without foreground.
-
-    >>> from wsolbench.conventions import get_convention
-    >>> raw = np.array([[1.0, 3.0], [2.0, 5.0]])
-    >>> normalize(get_convention("tscam"), raw, (2, 2)).tolist()
-    [[0.0, 0.5], [0.25, 1.0]]
-    >>> bool(normalize(get_convention("sat"), raw, (2, 2)).max() < 1)
-    True
-    """
-    raw = to_numpy(raw_hw, double=True)
-    if convention.box_rule_only or convention.name == "reference":
-        score: npt.NDArray[Any] = normalize_maps(raw[None], resolution_HW)[0]
-        return score
-    values: npt.NDArray[Any] = np.ascontiguousarray(raw, dtype=convention.dtype)
-    zeros = np.zeros(resolution_HW, values.dtype)
-    if convention.minmax == "after resize":
-        values = _resized(values, convention, resolution_HW)
-    low, high = values.min(), values.max()
-    with np.errstate(invalid="ignore", over="ignore"):
-        # the sum in float64: numpy before 2 adds a Python float to a float32 that way, and so did these codes
-        span = values.dtype.type(float(high - low) + convention.epsilon)
-    if low == high or not np.isfinite(span):  # NaN and infinities end up in the span
-        return zeros
-    values = (values - low) / span
-    return values if convention.minmax == "after resize" else _resized(values, convention, resolution_HW)
-
-
-def normalize_batch(convention: Convention, maps_Bhw: Array, resolution_HW: tuple[int, int]) -> Floats:
-    """`normalize` for raw maps [B, h, w]; float64 [B, H, W], which holds a float32 convention's values exactly."""
-    raw = to_numpy(maps_Bhw, double=True)
-    if raw.ndim != 3 or 0 in raw.shape[1:]:
-        raise ValueError(f"expected raw maps of shape [B, h, w], got {list(raw.shape)}")
-    maps = np.zeros((len(raw), *resolution_HW))
-    for out, one in zip(maps, raw, strict=True):
-        out[:] = normalize(convention, one, resolution_HW)
-    return maps
-
-
-def _resized(values_hw: npt.NDArray[Any], convention: Convention, size_HW: tuple[int, int]) -> npt.NDArray[Any]:
-    how = cv2.INTER_CUBIC if convention.interpolation == "bicubic" else cv2.INTER_LINEAR
-    resized: npt.NDArray[Any] = cv2.resize(values_hw, size_HW[::-1], interpolation=how)
-    return resized
 
 
 # --- score map -> box ------------------------------------------------------------------------------------------------

@@ -7,18 +7,14 @@ https://arxiv.org/abs/2001.07437, and the behaviour of its evaluator (clovaai/ws
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import Any
 
 import cv2
 import numpy as np
 import numpy.typing as npt
 
-from wsolbench.conventions import get_convention
-
-if TYPE_CHECKING:  # tensors are read by duck typing: data code and workers import this module without torch
-    from torch import Tensor
-
-Array: TypeAlias = "npt.NDArray[Any] | Tensor"
+from wsolbench.boxes.arrays import Array, Floats, to_numpy
+from wsolbench.conventions import Convention, get_convention
 
 
 def normalize_maps(
@@ -39,8 +35,6 @@ def normalize_maps(
     """
     height, width = (size, size) if isinstance(size, int) else size
     if convention != "reference":
-        from wsolbench.boxes.by_convention import normalize_batch  # it builds on this module
-
         return normalize_batch(get_convention(convention), maps_Bhw, (height, width))
     # .double() first: numpy has no bfloat16, and every narrower float is exact in float64
     raw = np.asarray(maps_Bhw, np.float64) if isinstance(maps_Bhw, np.ndarray) else to_numpy(maps_Bhw, double=True)
@@ -108,35 +102,49 @@ def otsu_level(q_HW: npt.NDArray[np.uint8]) -> int:
 # --- the edge -----------------------------------------------------------------------------------------------------------
 
 
-def check_maps(maps: Array, ndim: int = 3) -> npt.NDArray[np.float64]:
-    """Return score maps as a numpy array, or say in one sentence what is wrong with them.
+def normalize(convention: Convention, raw_hw: Array, resolution_HW: tuple[int, int]) -> npt.NDArray[Any]:
+    """Turn one raw map [h, w] into the convention's score map [H, W], in the convention's precision.
 
-    Raises:
-        TypeError: not a numpy array or tensor, or not float64.
-        ValueError: not [B, H, W] (ndim 3) or [H, W] (ndim 2), or a value is NaN or outside [0, 1].
+    A map that is constant or holds a value that is not finite becomes all zero. The released codes give NaN for most of
+    these; NaN exceeds no threshold (and becomes 0 as uint8), so they too take the map for one without foreground.
+
+    >>> from wsolbench.conventions import get_convention
+    >>> raw = np.array([[1.0, 3.0], [2.0, 5.0]])
+    >>> normalize(get_convention("tscam"), raw, (2, 2)).tolist()
+    [[0.0, 0.5], [0.25, 1.0]]
+    >>> bool(normalize(get_convention("sat"), raw, (2, 2)).max() < 1)
+    True
     """
-    values = to_numpy(maps)
-    if values.dtype != np.float64:
-        raise TypeError(f"expected float64 score maps, got {values.dtype}: use wsolbench.boxes.normalize_maps")
-    if values.ndim != ndim or 0 in values.shape[-2:]:
-        raise ValueError(
-            f"expected score maps of shape {'[B, H, W]' if ndim == 3 else '[H, W]'}, got {list(values.shape)}"
-        )
-    if values.size:
-        low, high = values.min(), values.max()
-        if np.isnan(low):
-            raise ValueError("expected score maps without NaN")
-        if low < 0 or high > 1:
-            raise ValueError(f"expected score maps in [0, 1], got values in [{low:g}, {high:g}]")
-    return values
+    raw = to_numpy(raw_hw, double=True)
+    if convention.box_rule_only or convention.name == "reference":
+        score: npt.NDArray[Any] = normalize_maps(raw[None], resolution_HW)[0]
+        return score
+    values: npt.NDArray[Any] = np.ascontiguousarray(raw, dtype=convention.dtype)
+    zeros = np.zeros(resolution_HW, values.dtype)
+    if convention.minmax == "after resize":
+        values = _resized(values, convention, resolution_HW)
+    low, high = values.min(), values.max()
+    with np.errstate(invalid="ignore", over="ignore"):
+        # the sum in float64: numpy before 2 adds a Python float to a float32 that way, and so did these codes
+        span = values.dtype.type(float(high - low) + convention.epsilon)
+    if low == high or not np.isfinite(span):  # NaN and infinities end up in the span
+        return zeros
+    values = (values - low) / span
+    return values if convention.minmax == "after resize" else _resized(values, convention, resolution_HW)
 
 
-def to_numpy(array: Array, double: bool = False) -> npt.NDArray[Any]:
-    """Return a numpy array, or a tensor of any device as one (`double`: cast to float64 on the way)."""
-    if isinstance(array, np.ndarray):
-        return array
-    if not hasattr(array, "detach"):
-        raise TypeError(f"expected a numpy array or a tensor, got {type(array).__name__}")
-    tensor = array.detach().cpu()
-    values: npt.NDArray[Any] = (tensor.double() if double else tensor).numpy()
-    return values
+def normalize_batch(convention: Convention, maps_Bhw: Array, resolution_HW: tuple[int, int]) -> Floats:
+    """`normalize` for raw maps [B, h, w]; float64 [B, H, W], which holds a float32 convention's values exactly."""
+    raw = to_numpy(maps_Bhw, double=True)
+    if raw.ndim != 3 or 0 in raw.shape[1:]:
+        raise ValueError(f"expected raw maps of shape [B, h, w], got {list(raw.shape)}")
+    maps = np.zeros((len(raw), *resolution_HW))
+    for out, one in zip(maps, raw, strict=True):
+        out[:] = normalize(convention, one, resolution_HW)
+    return maps
+
+
+def _resized(values_hw: npt.NDArray[Any], convention: Convention, size_HW: tuple[int, int]) -> npt.NDArray[Any]:
+    how = cv2.INTER_CUBIC if convention.interpolation == "bicubic" else cv2.INTER_LINEAR
+    resized: npt.NDArray[Any] = cv2.resize(values_hw, size_HW[::-1], interpolation=how)
+    return resized

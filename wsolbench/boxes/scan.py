@@ -14,85 +14,23 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import Literal, NamedTuple, get_args
+from typing import Literal, NamedTuple
 
 import cv2
 import numpy as np
 import numpy.typing as npt
 
-from wsolbench.boxes.maps import (
+from wsolbench.boxes.arrays import (
+    LEVELS,
     Array,
+    Contours,
+    check_boxes,
+    check_contours,
     check_maps,
-    level_of,
-    normalize_maps,
-    otsu_level,
-    quantize,
-    threshold_grid,
-    to_numpy,
 )
-from wsolbench.errors import unknown
-
-__all__ = [
-    "LEVELS",
-    "Array",
-    "Contours",
-    "Scan",
-    "best_iou_per_level",
-    "boxes_at_threshold",
-    "check_boxes",
-    "check_contours",
-    "check_maps",
-    "iou_matrix",
-    "level_of",
-    "normalize_maps",
-    "otsu_level",
-    "quantize",
-    "resize_boxes",
-    "resize_mask",
-    "scan_maps",
-    "threshold_grid",
-    "to_numpy",
-]
-
-Contours = Literal["single", "multi"]
-LEVELS = 255
-
+from wsolbench.boxes.maps import level_of, quantize
 
 # --- ground truth: original pixels -> evaluation frame ---------------------------------------------------------------
-
-
-def resize_boxes(boxes_N4: Array, size_HW: tuple[int, int], resolution_HW: tuple[int, int]) -> npt.NDArray[np.int64]:
-    """Scale integer boxes [N, 4] from an image of `size_HW` to `resolution_HW`: int(c * resolution / size).
-
-    Multiplied first in float64, then divided, truncated and not clipped: another order changes some coordinates.
-
-    >>> resize_boxes(np.array([[0, 0, 61, 111]]), (112, 112), (224, 224)).tolist()
-    [[0, 0, 122, 222]]
-    """
-    boxes = _check_box_list(boxes_N4, "boxes")
-    new_H, new_W = resolution_HW
-    height, width = size_HW
-    scaled = boxes.astype(np.float64) * np.array([new_W, new_H] * 2, np.float64)
-    return (scaled / np.array([width, height] * 2, np.float64)).astype(np.int64)
-
-
-def resize_mask(mask_HW: npt.NDArray[np.uint8], resolution_HW: tuple[int, int]) -> npt.NDArray[np.uint8]:
-    """Scale a mask (1 object, 0 background, 255 ignored) by nearest neighbour: source index floor(i * size / new)."""
-    resized = cv2.resize(np.ascontiguousarray(mask_HW), resolution_HW[::-1], interpolation=cv2.INTER_NEAREST)
-    return resized.astype(np.uint8, copy=False)
-
-
-def iou_matrix(boxes_M4: Array, boxes_N4: Array) -> npt.NDArray[np.float64]:
-    """Return the IoU [M, N] of two lists of integer boxes; extents count x1 - x0 + 1, a denominator <= 0 gives 0.
-
-    Raises:
-        TypeError: the boxes are not integers.
-        ValueError: a list is not [N, 4], or a box is negative or has x1 < x0 or y1 < y0.
-
-    >>> iou_matrix(np.array([[0, 0, 1, 1]]), np.array([[0, 0, 1, 1], [1, 1, 2, 2]])).round(3).tolist()
-    [[1.0, 0.143]]
-    """
-    return _iou(_check_box_list(boxes_M4, "first boxes"), _check_box_list(boxes_N4, "second boxes"))
 
 
 # --- score map -> boxes ----------------------------------------------------------------------------------------------
@@ -188,54 +126,3 @@ def boxes_at_threshold(map_HW: Array, threshold: float, contours: Contours = "si
 
 
 # --- the edge --------------------------------------------------------------------------------------------------------
-
-
-def check_boxes(boxes: Sequence[Array], count: int, size_HW: tuple[int, ...]) -> list[npt.NDArray[np.int64]]:
-    """Return the ground truth of `count` images as int64 arrays, or say in one sentence what is wrong with it.
-
-    Raises:
-        TypeError: boxes are not integers.
-        ValueError: another number of images, an image without boxes, a box that is not (x0, y0, x1, y1), or one that
-            reaches outside the map, which means that it was not resized to the evaluation frame.
-    """
-    if len(boxes) != count:
-        raise ValueError(f"expected the boxes of {count} images, got those of {len(boxes)}")
-    height, width = size_HW
-    checked = []
-    for index, one in enumerate(boxes):
-        array = _check_box_list(one, f"boxes of image {index}")
-        if not len(array):
-            raise ValueError(f"expected at least one box for image {index}, got none")
-        # x1 = W is allowed: a box given as x0 + width may reach it, and the reference does not clip ground truth
-        if array[:, 2].max() > width or array[:, 3].max() > height:
-            raise ValueError(
-                f"boxes of image {index} reach outside the {height}x{width} map: use wsolbench.boxes.resize_boxes"
-            )
-        checked.append(array)
-    return checked
-
-
-def _check_box_list(boxes: Array, what: str) -> npt.NDArray[np.int64]:
-    array = to_numpy(boxes)
-    if array.dtype.kind not in "iu":
-        raise TypeError(f"expected integer {what}, got {array.dtype}")
-    if array.ndim != 2 or array.shape[1] != 4:
-        raise ValueError(f"expected {what} of shape [N, 4], got {list(array.shape)}")
-    if (array < 0).any() or (array[:, 2:] < array[:, :2]).any():
-        raise ValueError(f"expected {what} as 0 <= x0 <= x1, 0 <= y0 <= y1, got {array.tolist()}")
-    return array.astype(np.int64, copy=False)
-
-
-def check_contours(contours: str, *more: str) -> None:
-    """Raise `UsageError` unless `contours` is "single", "multi" or one of `more`."""
-    known = (*get_args(Contours), *more)
-    if contours not in known:
-        raise unknown("contours", contours, known)
-
-
-def _iou(a_M4: npt.NDArray[np.int64], b_N4: npt.NDArray[np.int64]) -> npt.NDArray[np.float64]:
-    a, b = a_M4[:, None], b_N4[None]
-    extent = np.minimum(a[..., 2:], b[..., 2:]) - np.maximum(a[..., :2], b[..., :2]) + 1
-    intersection = np.maximum(extent, 0).prod(-1)
-    union = (a[..., 2:] - a[..., :2] + 1).prod(-1) + (b[..., 2:] - b[..., :2] + 1).prod(-1) - intersection
-    return np.where(union > 0, intersection / np.maximum(union, 1), 0.0)

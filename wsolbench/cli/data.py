@@ -95,7 +95,7 @@ def _add_name_and_root(parser: argparse.ArgumentParser) -> None:
 def show_sheet(arguments: argparse.Namespace, rest: list[str]) -> int:
     """Draw some images of a split with their ground truth."""
     from wsolbench.config.compose import dataset_options
-    from wsolbench.data.split import create_dataset
+    from wsolbench.data.dataset import create_dataset
 
     dataset = create_dataset(arguments.name, root=arguments.root, **dataset_options(arguments.name, rest))
     if arguments.split not in dataset.splits:
@@ -119,7 +119,7 @@ def check(arguments: argparse.Namespace, rest: list[str]) -> int:
     from wsolbench.config.compose import dataset_options
     from wsolbench.data.check import check_dataset
     from wsolbench.data.check.report import print_report
-    from wsolbench.runs.directory import write_json
+    from wsolbench.system.files import write_json
     from wsolbench.system.progress import Reporter
 
     report = check_dataset(
@@ -143,9 +143,9 @@ def draw(arguments: argparse.Namespace, rest: list[str]) -> int:
         if value is not None and value < 1:
             raise UsageError(f"{flag} {value}: expected at least 1 image per class")
     from wsolbench.config.compose import dataset_options
-    from wsolbench.data.split import create_dataset
+    from wsolbench.data.dataset import create_dataset
     from wsolbench.data.subsets import draw_subset
-    from wsolbench.runs.directory import write_json
+    from wsolbench.system.files import write_json
 
     path = arguments.out or Path(f"{arguments.name}-{arguments.shots}shot-s{arguments.seed}.json")
     check_writable(path.parent)

@@ -17,20 +17,20 @@ from functools import partial
 from pathlib import Path
 from typing import NoReturn
 
-from wsolbench import __version__
+from wsolbench import __version__, distributed
+from wsolbench.backbones import check_backbone
 from wsolbench.cli import data as data_verbs
 from wsolbench.cli import leaderboard as board_flags
 from wsolbench.cli import profile as profile_flags
 from wsolbench.cli import report as report_flags
 from wsolbench.config.overrides import integers_in, names_in
-from wsolbench.distributed import group as dist
 from wsolbench.errors import UsageError, WsolbenchError, unknown
 from wsolbench.launch import options as launch_flags
 from wsolbench.leaderboard.formats import FORMATS
 from wsolbench.runs.track import check_tracker
 from wsolbench.system.files import NO_ROOM
 from wsolbench.system.interrupt import caught, limited, request_of
-from wsolbench.system.preflight import check_backbone, check_device, check_writable
+from wsolbench.system.preflight import check_device, check_writable
 
 Handler = Callable[[argparse.Namespace, list[str]], int]
 
@@ -60,7 +60,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line and return its exit status."""
     words = list(sys.argv[1:] if argv is None else argv)
     with caught():
-        return dist.leave(_main(words))
+        return distributed.leave(_main(words))
 
 
 def _main(words: list[str]) -> int:
@@ -71,12 +71,12 @@ def _main(words: list[str]) -> int:
     except WsolbenchError as error:
         if os.environ.get("WSOLBENCH_TRACEBACK") == "1":
             raise
-        if dist.is_first() or isinstance(error, dist.CannotMeet):
+        if distributed.is_first() or isinstance(error, distributed.CannotMeet):
             print(f"wsolbench: {error}", file=sys.stderr)
         return 2 if isinstance(error, UsageError) else 1
     except KeyboardInterrupt as error:
         stopped = request_of(error)
-        if dist.is_first():
+        if distributed.is_first():
             with suppress(OSError):  # after SIGHUP there is no terminal left
                 print(f"\nwsolbench: {stopped.why}{_resume(words)}", file=sys.stderr)
         return stopped.status
@@ -120,7 +120,7 @@ def _dispatch(words: list[str]) -> int:
             raise UsageError(f"unknown flag '{word}' of '{arguments.parser.prog}', {hint} Known: {', '.join(flags)}")
     if rest and arguments.handler is not _run and not data_verbs.takes_options(arguments.handler):
         raise UsageError(f"'{arguments.parser.prog}' takes no '{rest[0]}'; see '{arguments.parser.prog} --help'")
-    if dist.processes() > 1 and arguments.handler is not _run:
+    if distributed.processes() > 1 and arguments.handler is not _run:
         raise UsageError(f"'{arguments.parser.prog}' is the work of one process: start it without torchrun")
     handler: Handler = arguments.handler
     with limited(getattr(arguments, "max_time", None)):
@@ -272,7 +272,7 @@ def build_parser() -> argparse.ArgumentParser:
 
 
 def _run(arguments: argparse.Namespace, overrides: list[str]) -> int:
-    if dist.processes() == 1:
+    if distributed.processes() == 1:
         return _run_all(arguments, overrides)
     os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")  # a lost process is told in our words; read when torch loads
     from wsolbench.launch.helpers import together
@@ -281,7 +281,8 @@ def _run(arguments: argparse.Namespace, overrides: list[str]) -> int:
 
 
 def _run_all(arguments: argparse.Namespace, overrides: list[str]) -> int:
-    from wsolbench.config.compose import expand, repeat
+    from wsolbench.config.compose import expand
+    from wsolbench.config.saved import repeat
 
     launcher, overrides = launch_flags.take(overrides)
     launch_flags.check(launcher)
@@ -327,7 +328,7 @@ def _run_all(arguments: argparse.Namespace, overrides: list[str]) -> int:
         check_tracker(tracker)
 
     from wsolbench.launch.start import run_by
-    from wsolbench.leaderboard.groups import render
+    from wsolbench.leaderboard.view import render
 
     outcomes = run_by(launcher, configs, rerun=arguments.rerun)
     failed = [outcome for outcome in outcomes if outcome.status == "failed"]
@@ -367,7 +368,7 @@ def _evaluate(arguments: argparse.Namespace, rest: list[str]) -> int:
     check_writable(Path(arguments.out))
     from wsolbench.external.evaluate import evaluate_maps
     from wsolbench.external.job import Request
-    from wsolbench.leaderboard.groups import render
+    from wsolbench.leaderboard.view import render
 
     same = ("maps", "root", "split", "logits", "map_kind", "convention", "geometry", "interval", "contours")
     request = Request(

@@ -7,9 +7,10 @@ import shlex
 from collections.abc import Sequence
 from pathlib import Path
 
+from wsolbench.backbones import check_backbone
 from wsolbench.config.overrides import integers_in, names_in
 from wsolbench.errors import UsageError, unknown
-from wsolbench.system.preflight import check_backbone, check_device, check_writable
+from wsolbench.system.preflight import check_device, check_writable
 
 EXAMPLE = "wsolbench profile --methods cam,center-box --device cpu --batch-size 1,8"
 SUMMARY = "Measure throughput, latency, memory, FLOPs and energy of methods. See docs/profile.md."

@@ -58,7 +58,7 @@ def pseudo_boxes(arguments: argparse.Namespace, rest: Sequence[str]) -> int:
         raise UsageError("--weights belongs to the sources rpn and clip; 'segments' needs none")
     check_device(arguments.device)
 
-    from wsolbench.data.split import create_dataset
+    from wsolbench.data.dataset import create_dataset
 
     dataset = create_dataset(arguments.name, root=arguments.root)
     if arguments.split not in dataset.splits:
@@ -72,7 +72,7 @@ def pseudo_boxes(arguments: argparse.Namespace, rest: Sequence[str]) -> int:
 
     from wsolbench.pseudo_boxes.make import make_pseudo_boxes
     from wsolbench.pseudo_boxes.pointing import Pointing
-    from wsolbench.runs.job import resolve_device
+    from wsolbench.runs.opening import resolve_device
     from wsolbench.system.progress import Reporter
 
     device = resolve_device(arguments.device)
@@ -121,7 +121,7 @@ def _report(folder: Path, split: Any, has_boxes: bool, name: str) -> None:
 def _classifier(folder: str, dataset: str, class_names: Sequence[str]) -> tuple[Any, dict[str, Any]]:
     """The method of a finished run, and what identifies it; refused if boxes had a say in its weights."""
     from wsolbench.record import read_record
-    from wsolbench.runs.engine import load_run
+    from wsolbench.runs.load import load_run
 
     method = load_run(folder)
     record = read_record(Path(folder, "record.json"))

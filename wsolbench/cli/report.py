@@ -34,7 +34,8 @@ def report(arguments: argparse.Namespace, rest: list[str]) -> int:
     if arguments.out.is_dir():
         raise UsageError(f"-o '{arguments.out}' is a folder: name a file, e.g. {arguments.out / 'report.html'}")
     check_writable(arguments.out.parent)
-    from wsolbench.report import Options, write_report
+    from wsolbench.report.gallery import Options
+    from wsolbench.report.write import write_report
 
     options = Options(arguments.images, tuple(names_in(arguments.ids)), not arguments.no_maps, _command(arguments))
     path = write_report(arguments.runs, arguments.out, options)

@@ -1,4 +1,5 @@
-from .compose import expand, repeat
+from .compose import expand
+from .saved import from_yaml, repeat, to_yaml
 from .schema import (
     Budget,
     DataConfig,
@@ -11,8 +12,6 @@ from .schema import (
     Schedule,
     SearchConfig,
     TrainConfig,
-    from_yaml,
-    to_yaml,
 )
 
 __all__ = [

@@ -2,22 +2,20 @@
 
 from __future__ import annotations
 
-import copy
-import dataclasses
-import functools
 import itertools
-import re
 from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
 from typing import Any, cast
 
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from wsolbench.config.check import checked
 from wsolbench.config.overrides import Choice, leaves, parse_overrides, refuse_sweep_of_lists_and_paths, unknown_key
-from wsolbench.config.recipes import CONF, Recipes, load_recipes
-from wsolbench.config.schema import RunConfig, checked, from_yaml, plain, reason
-from wsolbench.errors import UsageError, unknown
+from wsolbench.config.protocol import compose_protocol
+from wsolbench.config.recipes import Recipes, load_recipes
+from wsolbench.config.schema import RunConfig
+from wsolbench.errors import UsageError, first_line, unknown
+from wsolbench.options import as_yaml
 
 # Keys that a flag sets too: giving both is an error, so that no run depends on which one wins.
 FLAG_OF = {
@@ -58,7 +56,7 @@ def expand(
         protocol: preset, `<k>shot` or `<k>shot+preset`, or a comma list of those.
         overrides: `key=value` in Hydra's grammar; they win over recipes, which win over defaults.
         search: trials of the hyper-parameter search of every run; None: no search.
-        search_by: who chooses among them, see `wsolbench.protocols.select.parse_search`.
+        search_by: who chooses among them, see `wsolbench.config.selectors.parse_search`.
         track: where the runs can be watched, see `wsolbench.runs.track`; None: nowhere.
         say: is told to which methods a `method.key=value` applies.
 
@@ -116,27 +114,6 @@ def dataset_options(dataset: str, overrides: Sequence[str]) -> dict[str, Any]:
     return {key.removeprefix("dataset."): choice.values[0] for key, choice in choices.items()}
 
 
-def repeat(
-    path: str,
-    *,
-    device: str | None = None,
-    root: str | None = None,
-    out: str | None = None,
-    track: str | None = None,
-) -> RunConfig:
-    """The run whose `config.yaml` lies at `path`, on this machine's device and paths where they are given."""
-    try:
-        text = Path(path).read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise UsageError(f"'{path}' cannot be read: {getattr(error, 'strerror', None) or error}") from error
-    given: dict[str, Any] = {
-        key: value
-        for key, value in {"device": device, "root": root, "out": out, "track": track}.items()
-        if value is not None
-    }
-    return dataclasses.replace(from_yaml(text, path), **given)
-
-
 def _compose(
     method: str,
     dataset: str,
@@ -154,7 +131,7 @@ def _compose(
         backbone = None
     elif backbone is None:
         backbone = (recipes.default_backbone(method) if recipes else None) or method_class.default_backbone
-    config = _protocol(protocol)
+    config = compose_protocol(protocol)
     sections: dict[str, dict[str, tuple[Any, str]]] = {"method": {}, "dataset": {}}  # key -> value, who says so
 
     used = False
@@ -194,9 +171,9 @@ def _compose(
             _set(filled, key, value, source)
         try:
             OmegaConf.to_object(filled)  # runs the dataclass's own checks now, not in the middle of a sweep
-            config[owner] = {"name": name, **plain(filled)}
+            config[owner] = {"name": name, **as_yaml(filled)}
         except OmegaConfBaseException as error:
-            raise UsageError(f"options of '{name}': {reason(error)}") from error
+            raise UsageError(f"options of '{name}': {first_line(error)}") from error
     run = checked(config)
     if run.search.trials is not None:
         _refuse_searched(run, point)
@@ -262,56 +239,6 @@ def _announce(choices: Mapping[str, Choice], classes: Mapping[str, type[Any]], s
             say(f"{choice.text} applies to {', '.join(having)}" + (f"; not to {', '.join(without)}" if without else ""))
 
 
-def protocol_presets() -> dict[str, Path]:
-    """Names of the preset protocols and their files; `<k>shot` and `<p>percent` are derived for any number."""
-    return {path.stem: path for path in sorted((CONF / "protocol").glob("*.yaml"))}
-
-
-def _protocol(name: str) -> DictConfig:
-    """The root config under a protocol: a preset, `<k>shot` or `<p>percent` of the training images, or both: `5shot+realistic`."""
-    presets = protocol_presets()
-    amount: re.Match[str] | None = None
-    preset: str | None = None
-    for part in name.split("+"):
-        few = re.fullmatch(r"([1-9]\d*)(shot|percent)", part)
-        if few is None and part not in presets:
-            raise unknown("protocol", part, [*presets, "1shot", "5shot", "<k>shot", "<p>percent"])
-        if (few and amount is not None) or (not few and preset is not None):
-            raise UsageError(
-                f"protocol '{name}' names two of a kind: join at most one <k>shot or <p>percent and one preset"
-            )
-        if few:
-            amount = few
-        else:
-            preset = part
-    config = copy.deepcopy(_hydra_compose(preset or "full"))
-    if amount is not None:
-        number = int(amount[1])
-        if amount[2] == "shot":
-            config.protocol.shots = number
-        else:
-            config.protocol.fraction = number / 100
-        config.protocol.name = amount[0] + ("" if preset in (None, "full") else f"+{preset}")
-    return config
-
-
-@functools.cache
-def _hydra_compose(preset: str) -> DictConfig:
-    """Defaults and a protocol preset, composed by Hydra."""
-    from hydra import compose, initialize_config_module
-    from hydra.core.config_store import ConfigStore
-    from hydra.core.global_hydra import GlobalHydra
-
-    outer = GlobalHydra.instance().hydra  # the caller may itself be a Hydra application
-    GlobalHydra.instance().hydra = None
-    try:
-        ConfigStore.instance().store(name="schema", node=RunConfig)
-        with initialize_config_module(config_module="wsolbench.config.presets", version_base="1.3"):
-            return compose("run", overrides=[f"protocol={preset}"])
-    finally:
-        GlobalHydra.instance().hydra = outer
-
-
 def _set(config: DictConfig, key: str, value: Any, source: str) -> None:
     """Set a dotted key that must exist to a value of its type; the error names `source`."""
     try:
@@ -319,7 +246,7 @@ def _set(config: DictConfig, key: str, value: Any, source: str) -> None:
             raise unknown("key", key, leaves(cast(type[Any], OmegaConf.get_type(config))), f" ({source})")
         OmegaConf.update(config, key, value, merge=False)
     except OmegaConfBaseException as error:
-        raise UsageError(f"'{source}': {reason(error)}") from error
+        raise UsageError(f"'{source}': {first_line(error)}") from error
 
 
 def _split(text: str | None) -> tuple[str, ...]:

@@ -22,9 +22,8 @@ from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
+from wsolbench.config.presets import CONF
 from wsolbench.errors import UsageError, unknown
-
-CONF = Path(__file__).parent / "presets"
 
 
 @dataclass

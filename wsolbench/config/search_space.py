@@ -12,7 +12,6 @@ Later blocks win. Distributions: `uniform`, `log-uniform` (numbers between two b
 from __future__ import annotations
 
 import math
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,13 +21,13 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
+from wsolbench.config.check import checked
 from wsolbench.config.overrides import leaves
-from wsolbench.config.recipes import CONF, fits
-from wsolbench.config.schema import RunConfig, TrainConfig, checked, reason
-from wsolbench.errors import UsageError, unknown
-from wsolbench.protocols.select import LAST, PSEUDO, Selector, parse_search
-from wsolbench.runs.directory import file_sha256
-from wsolbench.system.hashing import stable_seed
+from wsolbench.config.presets import space_presets
+from wsolbench.config.recipes import fits
+from wsolbench.config.schema import RunConfig, TrainConfig
+from wsolbench.errors import UsageError, first_line, unknown
+from wsolbench.system.hashing import file_sha256, stable_seed
 
 DISTRIBUTIONS = ("uniform", "log-uniform", "choice", "multiples")
 SECTIONS = ("train", "method")
@@ -69,84 +68,7 @@ class Space:
 # --- the search of a run ---------------------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True)
-class Search:
-    """How a run's hyper-parameters are chosen: by whom, among how many trials, of what."""
-
-    trials: int
-    by: Selector
-    space: Space
-    suffix: str  # of the protocol's name
-
-    def identity(self, identity: dict[str, Any]) -> dict[str, Any]:
-        """A run's identity where the search decides: the values it replaces, or has found, are no part of it."""
-        config = dict(identity["config"])
-        for key in self.space.distributions:
-            section, _, name = key.partition(".")
-            config[section] = {each: value for each, value in config[section].items() if each != name}
-        search = {"trials": self.trials, "by": str(self.by), "space": self.space.distributions}
-        return {**identity, "config": config, "search": search}
-
-
-def untuned_name(protocol: str) -> str:
-    """A protocol's name without what a search adds to it.
-
-    >>> untuned_name("5shot+search8:class-accuracy")
-    '5shot'
-    """
-    return re.sub(r"\+search\d+(:[^+]*)?$", "", protocol)
-
-
-def open_search(
-    config: RunConfig,
-    backbone: str | None,
-    checkpoint: Selector,
-    there: Mapping[str | None, bool],
-    has_boxes: bool,
-    *,
-    trains: bool,
-) -> Search:
-    """The search that a run asks for, or that it came from.
-
-    Args:
-        config: of the run; `search.trials` is given.
-        backbone: resolved.
-        checkpoint: the protocol's selector, which chooses among the trials too unless another is asked for.
-        there: which annotations exist, by what a selector looks at.
-        has_boxes: of the data set.
-        trains: whether anything is trained; if not, the training's settings are not searched.
-
-    Raises:
-        UsageError: the selector would look at what is not there; space or key unknown.
-    """
-    assert config.search.trials is not None
-    asked, found = config.search, config.search.found
-    default = checkpoint if checkpoint.name != LAST else Selector("val-boxes")
-    by = default if asked.by is None else parse_search(asked.by)
-    if by.name == default.name == PSEUDO:  # whose boxes: the protocol says
-        by = default
-    if not there[by.looks_at] or (by.looks_at is not None and not has_boxes):
-        name = config.dataset["name"]
-        what = "test boxes" if by.looks_at == "test" else "pseudo-boxes of val" if by.name == PSEUDO else "boxes of val"
-        raise UsageError(
-            f"the search would choose among its trials by '{by}', but there are no {what} for data set '{name}'; take "
-            "--search-by class-accuracy, which looks at labels only"
-        )
-    if found is not None:
-        space = Space(found["space"], found["space_sha256"], found["distributions"])
-    else:
-        space = load_space(asked.space, config.dataset["name"], config.method["name"], backbone)
-        space = space if trains else space.without_training()
-    suffix = f"+search{asked.trials}" + ("" if by == default else f":{by}")
-    return Search(config.search.trials, by, space, suffix)
-
-
 # --- spaces ----------------------------------------------------------------------------------------------------------
-
-
-def space_presets() -> dict[str, Path]:
-    """Names of the spaces that come with the harness, and their files."""
-    return {path.stem: path for path in sorted((CONF / "search").glob("*.yaml"))}
 
 
 def load_space(asked: str | None, dataset: str, method: str, backbone: str | None) -> Space:
@@ -185,7 +107,7 @@ def with_values(config: RunConfig, values: Mapping[str, Any]) -> RunConfig:
         for key, value in values.items():
             OmegaConf.update(content, key, value, merge=False, force_add=key.startswith("method."))
     except OmegaConfBaseException as error:
-        raise UsageError(f"the search tries {key}={value}, which cannot be: {reason(error)}") from error
+        raise UsageError(f"the search tries {key}={value}, which cannot be: {first_line(error)}") from error
     return checked(content)
 
 
@@ -206,7 +128,7 @@ def _blocks(path: Path) -> list[dict[str, Any]]:
     try:
         content = OmegaConf.to_container(OmegaConf.load(path), resolve=True)
     except (OmegaConfBaseException, YAMLError, OSError, UnicodeDecodeError) as error:
-        raise UsageError(f"search space '{path}' cannot be read: {reason(error)}") from error
+        raise UsageError(f"search space '{path}' cannot be read: {first_line(error)}") from error
     if not isinstance(content, dict) or [*content] != ["space"] or not isinstance(content["space"], list):
         raise UsageError(f"search space '{path}' must hold one list named 'space'")
     return cast(list[dict[str, Any]], content["space"])

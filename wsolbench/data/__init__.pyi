@@ -1,5 +1,7 @@
-from .loading import collate, eval_batches, steps_per_epoch, train_batches, train_steps
-from .split import Dataset, DatasetInfo, Split, Subset, create_dataset
+from .batches import collate
+from .dataset import Dataset, DatasetInfo, create_dataset
+from .loading import eval_batches, steps_per_epoch, train_batches, train_steps
+from .split import Split, Subset
 
 __all__ = [
     "Dataset",

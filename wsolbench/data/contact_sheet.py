@@ -13,7 +13,8 @@ from wsolbench.errors import BadImage, UsageError, unknown
 from wsolbench.system.files import atomically
 
 if TYPE_CHECKING:
-    from wsolbench.data.split import Dataset, Split
+    from wsolbench.data.dataset import Dataset
+    from wsolbench.data.split import Split
 
 COLUMNS = 8
 TITLE = 28  # characters over a picture

@@ -3,8 +3,6 @@
 
 from __future__ import annotations
 
-import math
-from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -13,91 +11,19 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
-from torch import Tensor
-from torch.utils.data import DataLoader, get_worker_info
+from torch.utils.data import DataLoader
 from torch.utils.data import Dataset as TorchDataset
 
 from wsolbench.data.ids import images_named
+from wsolbench.data.split import Images
 from wsolbench.data.workers import from_workers
 from wsolbench.errors import WsolbenchError
 from wsolbench.system.hashing import stable_seed
 from wsolbench.system.interrupt import leave_to_parent
-from wsolbench.types import Batch, Sample
+from wsolbench.types import Batch
 
 if TYPE_CHECKING:
     from wsolbench.data.split import Split
-
-
-class Images(ABC):
-    """What a loading process holds of a split. Keep it small: each process has one, and pickles it where it is not forked."""
-
-    @abstractmethod
-    def __len__(self) -> int: ...
-
-    @abstractmethod
-    def id(self, index: int) -> str: ...
-
-    @abstractmethod
-    def batch(self, indices: Sequence[int], augment: Sequence[torch.Generator] | None = None) -> Batch:
-        """The images at `indices`, as the split's samples are; augmented from one generator each, if there are any."""
-
-    def warm_up(self) -> None:  # noqa: B027  # most have nothing to do
-        """Import and compile what loading takes: asked for before processes are forked, which then need not."""
-
-
-class SampledImages(Images):
-    """The images of any split, one sample at a time."""
-
-    def __init__(self, split: Split) -> None:
-        self.split = split
-
-    def __len__(self) -> int:
-        return len(self.split)
-
-    def id(self, index: int) -> str:
-        return self.split.ids[index]
-
-    def batch(self, indices: Sequence[int], augment: Sequence[torch.Generator] | None = None) -> Batch:
-        generators = [None] * len(indices) if augment is None else augment
-        return collate([self.split.sample(index, each) for index, each in zip(indices, generators, strict=True)])
-
-
-class ChosenImages(Images):
-    """Some images of others, by index, in that order."""
-
-    def __init__(self, images: Images, indices: Sequence[int]) -> None:
-        self.images, self.indices = images, torch.tensor(indices, dtype=torch.int64)
-
-    def __len__(self) -> int:
-        return len(self.indices)
-
-    def id(self, index: int) -> str:
-        return self.images.id(int(self.indices[index]))
-
-    def batch(self, indices: Sequence[int], augment: Sequence[torch.Generator] | None = None) -> Batch:
-        return self.images.batch(self.indices[list(indices)].tolist(), augment)
-
-    def warm_up(self) -> None:
-        self.images.warm_up()
-
-
-def collate(samples: Sequence[Sample]) -> Batch:
-    """Stack samples into a batch."""
-    return Batch(
-        [sample.id for sample in samples],
-        torch.stack([sample.image_CHW for sample in samples]),
-        torch.tensor([sample.label for sample in samples], dtype=torch.int64),
-    )
-
-
-def empty_batch(*shape: int) -> Tensor:
-    """Return a float32 tensor to be filled; in a loading process in shared memory, so that it is sent without a copy."""
-    if get_worker_info() is None:
-        return torch.empty(shape)
-    storage: Any = torch.UntypedStorage
-    return (
-        torch.empty(0).set_(storage._new_shared(4 * math.prod(shape))).view(shape)
-    )  # as torch's own collate function does
 
 
 Share = tuple[int, int]  # of process number i among n

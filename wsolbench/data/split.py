@@ -2,69 +2,15 @@
 
 from __future__ import annotations
 
-import hashlib
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from dataclasses import dataclass, field
-from pathlib import Path
-from typing import Any, ClassVar, cast
 
 import numpy as np
 import numpy.typing as npt
 import torch
 
-from wsolbench.conventions import Geometry
-from wsolbench.data.loading import (
-    ChosenImages,
-    Images,
-    SampledImages,
-    collate,
-    eval_batches,
-    steps_per_epoch,
-    train_batches,
-    train_steps,
-)
-from wsolbench.system.hashing import stable_seed
-from wsolbench.types import Annotation, Sample
-
-__all__ = [
-    "Dataset",
-    "DatasetInfo",
-    "Split",
-    "Subset",
-    "collate",
-    "create_dataset",
-    "eval_batches",
-    "stable_seed",
-    "steps_per_epoch",
-    "train_batches",
-    "train_steps",
-]
-
-
-@dataclass(frozen=True)
-class DatasetInfo:
-    """What a table must say of a data set, and what can be checked of a copy on someone's disk."""
-
-    title: str
-    citation: str
-    licence: str
-    revision: str  # moves when samples or annotations move
-    class_names: tuple[str, ...]
-    resolution_HW: tuple[int, int]  # the frame in which maps and boxes are compared
-    counts: dict[str, int]  # images per split
-    has_boxes: bool = True
-    has_masks: bool = False
-    geometry: Geometry = "resize"  # what of an image is seen in val and test: all of it, or the middle of a larger one
-    expected_counts: dict[str, int] = field(default_factory=dict)  # images per split of a complete copy; {}: not known
-    preprocessing: str = ""  # how an image becomes `resolution_HW`, in words
-    url: str = ""  # where the data are described and asked for
-    val_source: str = ""  # where the images that choose come from
-    imagenet_overlap: str = ""  # what an ImageNet-pretrained backbone has seen of it; "": nothing is known
-
-    @property
-    def num_classes(self) -> int:
-        return len(self.class_names)
+from wsolbench.data.batches import collate
+from wsolbench.types import Annotation, Batch, Sample
 
 
 class Split(ABC):
@@ -107,48 +53,6 @@ class Split(ABC):
         return len(self.ids)
 
 
-class Dataset(ABC):
-    """Required: `info`, `split`. `Config` is a small dataclass of options (dials, variants)."""
-
-    Config: ClassVar[type]
-    splits: ClassVar[tuple[str, ...]] = ("train", "val", "test")
-
-    def __init__(self, config: Any, *, root: str | Path | None = None) -> None:
-        self.config = config
-        self.root = None if root is None else Path(root)
-
-    @property
-    @abstractmethod
-    def info(self) -> DatasetInfo: ...
-
-    @abstractmethod
-    def split(self, name: str) -> Split:
-        """The split of a role; its images are read when asked for."""
-
-    def fingerprint(self) -> str:
-        """Hash over revision, options, ids and labels: two runs with equal fingerprints saw the same data."""
-        digest = hashlib.sha256(f"{self.info.revision}|{self.config!r}".encode())
-        for name in self.splits:
-            split = self.split(name)
-            digest.update(name.encode())
-            digest.update("\n".join(split.ids).encode())
-            digest.update(np.ascontiguousarray(split.labels).tobytes())
-        return digest.hexdigest()
-
-
-def create_dataset(name: str, *, root: str | Path | None = None, **config: Any) -> Dataset:
-    """Build a registered data set.
-
-    >>> create_dataset("badges").split("val")[0].image_CHW.shape
-    torch.Size([3, 64, 64])
-    """
-    from wsolbench.config.schema import build_dataset_config
-    from wsolbench.registry import DATASETS
-
-    cls = cast(type[Dataset], DATASETS.get(name))
-    return cls(build_dataset_config(cls, name, config), root=root)
-
-
 class Subset(Split):
     """Some images of a split, by index, in that order; the others cannot be reached through it."""
 
@@ -172,3 +76,56 @@ class Subset(Split):
         if id not in self._ids:
             raise KeyError(f"'{id}' is not among the {len(self.ids)} images of this subset")
         return self.parent.annotation(id)
+
+
+class Images(ABC):
+    """What a loading process holds of a split. Keep it small: each process has one, and pickles it where it is not forked."""
+
+    @abstractmethod
+    def __len__(self) -> int: ...
+
+    @abstractmethod
+    def id(self, index: int) -> str: ...
+
+    @abstractmethod
+    def batch(self, indices: Sequence[int], augment: Sequence[torch.Generator] | None = None) -> Batch:
+        """The images at `indices`, as the split's samples are; augmented from one generator each, if there are any."""
+
+    def warm_up(self) -> None:  # noqa: B027  # most have nothing to do
+        """Import and compile what loading takes: asked for before processes are forked, which then need not."""
+
+
+class SampledImages(Images):
+    """The images of any split, one sample at a time."""
+
+    def __init__(self, split: Split) -> None:
+        self.split = split
+
+    def __len__(self) -> int:
+        return len(self.split)
+
+    def id(self, index: int) -> str:
+        return self.split.ids[index]
+
+    def batch(self, indices: Sequence[int], augment: Sequence[torch.Generator] | None = None) -> Batch:
+        generators = [None] * len(indices) if augment is None else augment
+        return collate([self.split.sample(index, each) for index, each in zip(indices, generators, strict=True)])
+
+
+class ChosenImages(Images):
+    """Some images of others, by index, in that order."""
+
+    def __init__(self, images: Images, indices: Sequence[int]) -> None:
+        self.images, self.indices = images, torch.tensor(indices, dtype=torch.int64)
+
+    def __len__(self) -> int:
+        return len(self.indices)
+
+    def id(self, index: int) -> str:
+        return self.images.id(int(self.indices[index]))
+
+    def batch(self, indices: Sequence[int], augment: Sequence[torch.Generator] | None = None) -> Batch:
+        return self.images.batch(self.indices[list(indices)].tolist(), augment)
+
+    def warm_up(self) -> None:
+        self.images.warm_up()

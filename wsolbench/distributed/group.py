@@ -1,37 +1,22 @@
-"""Several processes that work on one command, as `torchrun` starts them: how they meet, speak, agree and part.
+"""The processes of a command: who is there, how they meet and part, and what is said when one is lost.
 
-The first process (rank 0) leads: it decides what is run, writes every file and speaks to the user. The others wait for what
-it announces and take part in that (`wsolbench.launch.helpers`), so no list, file or clock is asked twice. What goes wrong in one
-process inside of a `turn` is raised in all of them, at the same place. A process by itself has no group and pays nothing.
+torch is imported where a group is there: the command line asks for `processes` before that.
 """
 
 from __future__ import annotations
 
 import os
 import sys
-import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from datetime import timedelta
-from types import TracebackType
-from typing import TYPE_CHECKING, Any, Self, TypeVar
+from typing import Any
 
-from wsolbench.errors import UsageError, WsolbenchError
-
-if TYPE_CHECKING:  # torch is imported where a group is there: the command line asks for `processes` before that
-    import torch
-    from torch import nn
-
-    from wsolbench.config.schema import RunConfig
-
-T = TypeVar("T")
+from wsolbench.errors import UsageError, WsolbenchError, reason
 
 MEET = timedelta(minutes=10)  # for all processes to come up
 WORK = timedelta(minutes=30)  # for a collective operation of a training step
 WAIT = timedelta(days=7)  # for the leader, which may have long work of its own; a lost process is noticed at once
-PATIENCE = timedelta(minutes=2)  # of a process that has failed, for the others to come where it can tell them
-FLAGS = 3  # questions that a turn can put
 LOST = "another process of this run has ended or cannot be reached; what was saved is kept, the same command resumes"
 SIGNS = ("gloo", "connection closed", "connection reset", "broken pipe", "nccl", "socket timeout")
 
@@ -48,17 +33,7 @@ class OtherFailed(WsolbenchError):
     """What went wrong in another process."""
 
 
-@dataclass(frozen=True)
-class Task:
-    """What the leader asks the others to take part in: training, or one pass of evaluation over a split."""
-
-    config: RunConfig
-    hash: str  # of the run, which all must come to
-    split: str | None = None  # None: training
-    by_convention: bool = False
-
-
-class _Group:
+class Group:
     """The processes; `control` carries words, the default group tensors."""
 
     def __init__(self, rank: int, world: int, store: Any, control: Any) -> None:
@@ -72,8 +47,13 @@ class _Group:
             _try(lambda: self.store.set("heard", b"1"))
 
 
-_group: _Group | None = None
-_lost: _Group | None = None  # what became of it, if that went wrong
+_group: Group | None = None
+_lost: Group | None = None  # what became of it, if that went wrong
+
+
+def current() -> Group | None:
+    """The processes that work together; None: this one is alone."""
+    return _group
 
 
 # --- who is there ----------------------------------------------------------------------------------------------------
@@ -153,7 +133,7 @@ def joined() -> Iterator[None]:
             f"process {os.environ['RANK']} of {processes()} could not meet the others at {place}: "
             f"{' '.join(str(error).split())[:200]}"
         ) from error
-    _group = _Group(rank, world, store, control)
+    _group = Group(rank, world, store, control)
     try:
         yield
     finally:
@@ -161,7 +141,7 @@ def joined() -> Iterator[None]:
         _group = None
 
 
-def _part(group: _Group) -> None:
+def _part(group: Group) -> None:
     """Close the connections. After a loss they stay, see `leave`; the leader waits a moment for those who know of it."""
     global _lost
     import torch.distributed as dist
@@ -245,8 +225,6 @@ def told(error: BaseException) -> LostProcess:
 
 def leave_words(error: BaseException) -> bool:
     """Say why this process leaves the others behind, before it does; tells whether that could be said."""
-    from wsolbench.runs.directory import reason
-
     group = _group
     if group is None:
         return False
@@ -255,7 +233,7 @@ def leave_words(error: BaseException) -> bool:
 
 
 @contextmanager
-def _speaking() -> Iterator[_Group]:
+def speaking() -> Iterator[Group]:
     """Collective operations in the block: a loss is a `LostProcess`."""
     assert _group is not None
     if _group.is_broken:
@@ -264,187 +242,3 @@ def _speaking() -> Iterator[_Group]:
         yield _group
     except RuntimeError as error:
         raise told(error) from error
-
-
-# --- agreeing --------------------------------------------------------------------------------------------------------
-
-
-class Turn:
-    """What all processes do at the same time; see `turn`."""
-
-    def __init__(self) -> None:
-        self.answers: tuple[bool, ...] = (False,) * FLAGS
-        self._asked: tuple[bool, ...] = ()
-
-    def ask(self, *questions: bool) -> None:
-        """Put up to three questions; `answers`, after the block, are true where any process asked with true."""
-        self._asked = questions
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        if error is not None and (_group is None or not isinstance(error, Exception) or isinstance(error, LostProcess)):
-            return
-        if error is not None and is_loss(error):
-            raise told(error) from error
-        if _group is None:
-            self.answers = self._padded()
-            return
-        try:
-            failed, *answers = _any_of(error is not None, *self._padded())
-        except LostProcess:
-            if error is None:
-                raise
-            leave_words(error)  # which goes on: it is why the others did not come
-            return
-        self.answers = tuple(answers)
-        if failed:
-            _raise_first(error)
-
-    def _padded(self) -> tuple[bool, ...]:
-        return (*self._asked, *(False,) * (FLAGS - len(self._asked)))
-
-
-def turn() -> Turn:
-    """A block that every process goes through: what goes wrong inside, in any of them, is raised after it in all.
-
-    >>> with turn() as each:
-    ...     each.ask(True)
-    >>> each.answers
-    (True, False, False)
-    """
-    return Turn()
-
-
-def any_of(flag: bool) -> bool:
-    """The flag is up in any process."""
-    return flag if _group is None else _any_of(False, flag)[1]
-
-
-def _any_of(failed: bool, *flags: bool) -> list[bool]:
-    import torch
-    import torch.distributed as dist
-
-    with _speaking() as group:
-        values = torch.tensor([failed, *flags], dtype=torch.int32)
-        work = dist.all_reduce(values, dist.ReduceOp.MAX, group=group.control, async_op=True)
-        assert work is not None
-        # after a failure here the others may be stuck inside of their turn, in an operation that waits for this process
-        work.wait(PATIENCE) if failed else work.wait()
-        return [bool(value) for value in values.tolist()]
-
-
-def _raise_first(error: Exception | None) -> None:
-    """After a turn in which something went wrong: one's own error goes on, otherwise that of the first who has one."""
-    from wsolbench.runs.directory import reason
-
-    own = None if error is None else (reason(error), "".join(traceback.format_exception(error)))
-    everyone = gather(own, everywhere=True)
-    if error is not None:
-        agreed(error)  # on its way already
-        return
-    number, words = next((number, words) for number, words in enumerate(everyone) if words is not None)
-    failure = OtherFailed(f"process {number}: {words[0]}")
-    failure.add_note(words[1])
-    raise agreed(failure)
-
-
-def from_main(compute: Callable[[], T]) -> T:
-    """What the leader computes, everywhere; an error of its is raised everywhere."""
-    if _group is None:
-        return compute()
-    with turn():
-        found = compute() if is_main() else None
-    return _broadcast(found)  # type: ignore[return-value]
-
-
-def gather(item: T, *, everywhere: bool = False) -> list[T]:
-    """The items of all processes by rank, for the leader; nothing for the others, unless wanted `everywhere`."""
-    if _group is None:
-        return [item]
-    import torch.distributed as dist
-
-    with _speaking() as group:
-        found: list[Any] = [None] * group.world
-        if everywhere:
-            dist.all_gather_object(found, item, group=group.control)
-            return found
-        dist.gather_object(item, found if group.rank == 0 else None, dst=0, group=group.control)
-        return found if group.rank == 0 else []
-
-
-def _broadcast(item: T) -> T:
-    import torch.distributed as dist
-
-    with _speaking() as group:
-        held = [item]
-        dist.broadcast_object_list(held, src=0, group=group.control)
-        return held[0]
-
-
-# --- leading and following -------------------------------------------------------------------------------------------
-
-
-@contextmanager
-def together(task: Task) -> Iterator[None]:
-    """The leader's side of a task: what the block does, all processes do. Others are told by `receive`."""
-    if _group is None or _group.rank != 0:
-        yield
-        return
-    _broadcast(task)
-    with in_step():
-        with turn():  # the others have opened it
-            pass
-        yield
-
-
-@contextmanager
-def in_step() -> Iterator[None]:
-    """A task in any process: after an error that the others do not know of, nothing can be done together any more."""
-    assert _group is not None
-    try:
-        yield
-    except BaseException as error:
-        if is_loss(error):
-            raise told(error) from error
-        if not is_agreed(error) and not isinstance(error, LostProcess):
-            leave_words(error)
-        raise
-
-
-def receive() -> Task | int:
-    """The next task, or the exit status when there is none left."""
-    return _broadcast(0)
-
-
-def dismiss(status: int) -> None:
-    """Tell the others that there is nothing left to do, and the exit status."""
-    if _group is not None and not _group.is_broken:
-        _broadcast(status)
-
-
-def share_weights(module: nn.Module) -> None:
-    """Give every process the leader's parameters and buffers."""
-    if _group is None:
-        return
-    import torch
-    import torch.distributed as dist
-
-    with _speaking(), torch.no_grad():
-        for value in module.state_dict().values():
-            dist.broadcast(value, src=0)
-
-
-def mean(values: torch.Tensor) -> torch.Tensor:
-    """The mean of the processes' values, without gradients."""
-    if _group is None:
-        return values
-    import torch.distributed as dist
-
-    with _speaking() as group:
-        total = values.detach().clone()
-        dist.all_reduce(total)
-        return total / group.world

@@ -14,18 +14,19 @@ from typing import TYPE_CHECKING, Any, Self, cast
 import numpy as np
 import numpy.typing as npt
 
-from wsolbench.boxes.by_convention import COMPARE, Bools, Floats, best_iou, boxes_of_map, normalize, truth_boxes
-from wsolbench.boxes.maps import Array, to_numpy
+from wsolbench.boxes.arrays import Array, Bools, Floats, to_numpy
+from wsolbench.boxes.by_convention import COMPARE, best_iou, boxes_of_map, truth_boxes
+from wsolbench.boxes.maps import normalize
+from wsolbench.config.selectors import SELECTOR_OF
 from wsolbench.conventions import Convention
 from wsolbench.errors import UsageError
-from wsolbench.protocols.select import SELECTOR_OF
 from wsolbench.record import Cell
 from wsolbench.types import Annotation
 
 if TYPE_CHECKING:  # scoring needs no torch
+    from wsolbench.data.annotations import AnnotationReader
     from wsolbench.data.split import Split
     from wsolbench.evaluation.parts import Parts
-    from wsolbench.protocols.needs import AnnotationReader
 
 IOUS = (0.3, 0.5, 0.7)
 
@@ -181,7 +182,7 @@ def score_convention(
     [('GT-known@test-oracle [sat]', 1.0), ('Top-1 Loc@test-oracle [sat]', 1.0)]
     """
     if convention.name == "reference":
-        raise ValueError("the reference convention is scored by wsolbench.evaluation.levels.score_maps")
+        raise ValueError("the reference convention is scored by wsolbench.evaluation.scoring.score_maps")
     count = len(maps)
     if not count == len(annotations) == len(ids):
         raise ValueError(f"expected {count} annotations and ids, got {len(annotations)} and {len(ids)}")

@@ -9,11 +9,11 @@ from functools import partial
 import numpy as np
 
 from wsolbench.boxes.maps import threshold_grid
+from wsolbench.data.annotations import AnnotationReader
 from wsolbench.evaluation.levels import IOUS, Levels
 from wsolbench.evaluation.resampling import Statistic, best_of, interval_of, mean_of, read_at_best
+from wsolbench.evaluation.threshold import Threshold
 from wsolbench.metrics.robustness import area_of, plateau_of, robustness
-from wsolbench.protocols.needs import AnnotationReader
-from wsolbench.protocols.select import Threshold
 from wsolbench.record import Cell
 
 RESAMPLES = 1000

@@ -11,19 +11,18 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Any, Literal, NamedTuple, Self, TypeAlias, cast
+from typing import Any, Literal, Self
 
 import numpy as np
 import numpy.typing as npt
 
-from wsolbench.boxes.maps import Array, check_maps, level_of, otsu_level, quantize, threshold_grid, to_numpy
-from wsolbench.boxes.scan import LEVELS, Contours, check_contours, scan_maps
+from wsolbench.boxes.arrays import LEVELS, Contours, check_contours
+from wsolbench.boxes.maps import level_of, threshold_grid
 from wsolbench.errors import UsageError, unknown
 from wsolbench.evaluation.resampling import BLOCK, Floats, Statistic, interval_of
 from wsolbench.metrics.functional import (
     BoxSummary,
     PixelSummary,
-    pixel_histograms,
     summarize_boxes,
     summarize_pixels,
 )
@@ -32,8 +31,6 @@ from wsolbench.system.files import atomically
 IOUS = (0.3, 0.5, 0.7)
 PIXEL_INTERVAL = 0.001
 SCHEMA = 1
-
-Boxes: TypeAlias = npt.NDArray[np.int16]
 
 
 @dataclass(frozen=True, eq=False)
@@ -223,86 +220,6 @@ class Levels:
 # --- making, keeping -------------------------------------------------------------------------------------------------
 
 
-class Scored(NamedTuple):
-    """Outcomes of a batch, and the boxes of the largest contour at each level, int16 [B, 255, 4].
-
-    Boxes take ten times the space of outcomes and are wanted at one threshold, which is chosen once all are known: they
-    are kept apart, for as long as a run is unfinished. Where the images have no boxes, there are none: [B, 0, 4].
-    """
-
-    levels: Levels
-    boxes_BL4: Boxes
-
-
-def score_maps(
-    maps_BHW: Array,
-    boxes: Sequence[Array] | None,
-    labels: Array | Sequence[int],
-    ranks: Array | Sequence[int] | None,
-    predictions: Array | Sequence[int] | None,
-    ids: Sequence[str],
-    masks: Array | None = None,
-    threads: int = 1,
-) -> Levels:
-    """Score a batch: everything that is stored of its images; arguments as in `score_with_boxes`."""
-    return score_with_boxes(maps_BHW, boxes, labels, ranks, predictions, ids, masks, threads).levels
-
-
-def score_with_boxes(
-    maps_BHW: Array,
-    boxes: Sequence[Array] | None,
-    labels: Array | Sequence[int],
-    ranks: Array | Sequence[int] | None,
-    predictions: Array | Sequence[int] | None,
-    ids: Sequence[str],
-    masks: Array | None = None,
-    threads: int = 1,
-) -> Scored:
-    """Score a batch.
-
-    Args:
-        maps_BHW: float64 score maps in [0, 1] (`wsolbench.boxes.normalize_maps`).
-        boxes: per image its integer boxes [N, 4], in the frame of the maps; None where the data set has masks only.
-        labels: class per image.
-        ranks: rank of the label per image (`wsolbench.metrics.label_rank`); None without a classifier.
-        predictions: predicted class per image; None without a classifier.
-        ids: image ids.
-        masks: [B, H, W] of 1 object, 0 background, 255 ignored, for PxAP; None without masks.
-        threads: how many images are worked on at a time.
-    """
-    maps = check_maps(maps_BHW)
-    if len(ids) != len(maps):
-        raise ValueError(f"expected {len(maps)} ids, got {len(ids)}")
-    if boxes is None:
-        q_BHW, packed, boxes_BL4 = quantize(maps), None, np.zeros((len(maps), 0, 4), np.int16)
-        qmax_B = q_BHW.max(axis=(1, 2))
-    else:
-        iou_MBL, boxes_BL4, q_BHW, qmax_B = scan_maps(maps, boxes, "both", threads)
-        packed = _packed(iou_MBL)
-    pixels = (None, None) if masks is None else pixel_histograms(maps, to_numpy(masks), PIXEL_INTERVAL)
-    levels = Levels(
-        np.array(list(ids), np.str_),
-        _column(labels, len(maps), "labels"),
-        _column(ranks, len(maps), "ranks"),
-        _column(predictions, len(maps), "predictions"),
-        qmax_B,
-        np.array([otsu_level(q_HW) for q_HW in q_BHW], np.uint8),
-        packed,
-        *pixels,
-    )
-    return Scored(levels, boxes_BL4)
-
-
-def hits_packed(maps_BHW: Array, boxes: Sequence[Array], threads: int = 1) -> npt.NDArray[np.uint8]:
-    """Score a batch against other boxes: `Levels.packed` alone, uint8 [B, 2, 3, 32]; arguments as in `score_with_boxes`."""
-    return _packed(scan_maps(check_maps(maps_BHW), boxes, "both", threads)[0])
-
-
-def _packed(iou_MBL: Floats) -> npt.NDArray[np.uint8]:
-    correct_MBIL = iou_MBL[:, :, None] >= np.array(IOUS)[:, None]
-    return np.packbits(np.moveaxis(correct_MBIL, 0, 1), axis=-1)
-
-
 def save_levels(path: str | Path, splits: Mapping[str, Levels]) -> None:
     """Write the outcomes of several splits to one .npz; atomic, and the same outcomes give the same bytes."""
     arrays: dict[str, Any] = {"schema": np.array(SCHEMA)}
@@ -325,14 +242,3 @@ def load_levels(path: str | Path) -> dict[str, Levels]:
                 split, _, name = key.rpartition("/")
                 splits.setdefault(split, {})[name] = file[key]
     return {split: Levels(**columns) for split, columns in splits.items()}
-
-
-def _column(values: Array | Sequence[int] | None, count: int, what: str) -> npt.NDArray[np.int32]:
-    if values is None:
-        return np.full(count, -1, np.int32)
-    column = np.array(values, np.int64) if isinstance(values, list | tuple) else to_numpy(cast(Array, values))
-    if column.dtype.kind not in "iu":
-        raise TypeError(f"expected integer {what}, got {column.dtype}")
-    if column.shape != (count,):
-        raise ValueError(f"expected {what} of shape [{count}], got {list(column.shape)}")
-    return column.astype(np.int32)

@@ -13,93 +13,14 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from wsolbench.boxes.by_convention import truth_boxes
-from wsolbench.boxes.maps import Array
-from wsolbench.boxes.scan import iou_matrix, resize_boxes, resize_mask
-from wsolbench.conventions import Geometry as Content
-from wsolbench.conventions import get_convention
+from wsolbench.boxes.truth import iou_matrix
+from wsolbench.data.annotations import AnnotationReader
 from wsolbench.data.split import Split
-from wsolbench.errors import WsolbenchError
-from wsolbench.evaluation.levels import Levels, Scored, score_with_boxes
+from wsolbench.evaluation.frame import Frame
+from wsolbench.evaluation.levels import Levels
 from wsolbench.evaluation.parts import Parts
+from wsolbench.evaluation.threshold import Threshold
 from wsolbench.metrics.error_classes import ErrorClass, Errors, classify_errors
-from wsolbench.protocols.needs import AnnotationReader
-from wsolbench.protocols.select import Threshold
-from wsolbench.system.progress import Reporter
-from wsolbench.types import Annotation
-
-
-@dataclass(frozen=True)
-class Geometry:
-    """What a split looks like where maps and boxes are compared."""
-
-    resolution_HW: tuple[int, int]
-    has_masks: bool
-    has_boxes: bool = True
-    content: Content = "resize"  # of the image: all of it, or the middle of a larger one
-
-    def boxes(self, annotation: Annotation) -> npt.NDArray[np.int64]:
-        """The image's boxes [N, 4] in the evaluation frame."""
-        if annotation.boxes_N4 is None or not len(annotation.boxes_N4):
-            raise WsolbenchError(f"image '{annotation.id}' has no boxes, so its maps cannot be scored")
-        if self.content == "resize":
-            return resize_boxes(annotation.boxes_N4, annotation.size_HW, self.resolution_HW)
-        return _crop_boxes(annotation, self.resolution_HW)
-
-    def mask(self, annotation: Annotation) -> npt.NDArray[np.uint8]:
-        """The image's mask [H, W] in the evaluation frame."""
-        if annotation.mask_HW is None:
-            raise WsolbenchError(f"image '{annotation.id}' has no mask although its data set promises masks")
-        if self.content == "resize":
-            return resize_mask(annotation.mask_HW, self.resolution_HW)
-        return _crop_mask(annotation.mask_HW, self.resolution_HW)
-
-
-def _crop_boxes(annotation: Annotation, resolution_HW: tuple[int, int]) -> npt.NDArray[np.int64]:
-    """SAT's rule: scaled to the larger image, the margin taken off, clipped to the crop, truncated.
-
-    A box that lies outside of the crop is the line of pixels at the edge that is nearest to it. (SAT leaves it inverted: either
-    way its image stays in the count, and no map can be expected to hit it.)
-    """
-    boxes = truth_boxes(get_convention("sat"), annotation, resolution_HW)
-    return np.clip(boxes, 0, np.array(resolution_HW[::-1] * 2) - 1).astype(np.int64)
-
-
-def _crop_mask(mask_HW: npt.NDArray[np.uint8], resolution_HW: tuple[int, int]) -> npt.NDArray[np.uint8]:
-    """Nearest neighbour in the larger image, of which the middle is taken."""
-    (height, width), (y, x) = resolution_HW, get_convention("sat").margins_HW(resolution_HW)
-    return resize_mask(mask_HW, (height + 2 * y, width + 2 * x))[y : y + height, x : x + width]
-
-
-def prepare_scoring(reporter: Reporter) -> None:
-    """Compile the box engine where that has not been done, and say so: without a word it would look like a hang."""
-    from wsolbench.boxes.onepass import compile_now
-
-    with reporter.bar("compile the box engine", 1):
-        seconds = compile_now()
-    if seconds > 2:
-        reporter.message(f"compiled the box engine in {seconds:.0f} s, once per installation")
-
-
-def score_annotated(
-    maps_BHW: npt.NDArray[np.float64],
-    annotations: Sequence[Annotation],
-    geometry: Geometry,
-    labels_B: Array | Sequence[int],
-    ranks_B: Array | Sequence[int] | None = None,
-    predictions_B: Array | Sequence[int] | None = None,
-) -> Scored:
-    """Score a batch of score maps in the evaluation frame; the rest as in `wsolbench.evaluation.levels.score_with_boxes`."""
-    return score_with_boxes(
-        maps_BHW,
-        [geometry.boxes(annotation) for annotation in annotations] if geometry.has_boxes else None,
-        labels_B,
-        ranks_B,
-        predictions_B,
-        [annotation.id for annotation in annotations],
-        np.stack([geometry.mask(annotation) for annotation in annotations]) if geometry.has_masks else None,
-    )
-
 
 # --- per image -------------------------------------------------------------------------------------------------------
 
@@ -123,7 +44,7 @@ class PerImage:
 
 
 def judge_images(
-    name: str, parts: Parts, split: Split, geometry: Geometry, threshold: Threshold | None, reader: AnnotationReader
+    name: str, parts: Parts, split: Split, geometry: Frame, threshold: Threshold | None, reader: AnnotationReader
 ) -> PerImage:
     """Compare the box of each image at the threshold with its true boxes.
 

@@ -15,20 +15,23 @@ import torch
 from omegaconf import OmegaConf
 
 from wsolbench.boxes.maps import threshold_grid
+from wsolbench.config.selectors import Selector, Settings
+from wsolbench.data.annotations import AnnotationReader
 from wsolbench.evaluation.by_convention import ConventionOutcomes
 from wsolbench.evaluation.cells import compute_cells
+from wsolbench.evaluation.frame import Frame
 from wsolbench.evaluation.levels import Levels, save_levels
 from wsolbench.evaluation.parts import Parts
-from wsolbench.evaluation.per_image import Geometry as Frame
 from wsolbench.evaluation.per_image import judge_images, outcomes_csv
 from wsolbench.evaluation.resampling import best_of, mean_of
 from wsolbench.external.job import DEFAULT_INTERVAL, ExternalJob, Request, open_request
 from wsolbench.external.logit_files import ClassOutcomes, read_logits
 from wsolbench.external.scoring import MapScorer
-from wsolbench.protocols.needs import AnnotationReader
-from wsolbench.protocols.select import Selector, Settings, choose_threshold
+from wsolbench.protocols.select import choose_threshold
 from wsolbench.record import Cell, RunRecord, read_record, to_json
-from wsolbench.runs.directory import environment, file_sha256, plain, write_bytes
+from wsolbench.system.environment import environment
+from wsolbench.system.files import write_bytes
+from wsolbench.system.hashing import file_sha256, plain
 from wsolbench.system.progress import Reporter
 
 

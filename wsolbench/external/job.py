@@ -9,15 +9,18 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from wsolbench.boxes.scan import Contours
-from wsolbench.config.schema import EvaluateConfig, build_dataset_config, deciding
+from wsolbench.boxes.arrays import Contours
+from wsolbench.config.schema import EvaluateConfig
 from wsolbench.conventions import Convention, Geometry, check_convention, get_convention
-from wsolbench.data.split import Dataset, Split, create_dataset
+from wsolbench.data.dataset import Dataset, create_dataset
+from wsolbench.data.split import Split
 from wsolbench.errors import UsageError, WsolbenchError, unknown
 from wsolbench.external.logit_files import check_logits_path
 from wsolbench.external.map_files import MapFiles, MapKind, find_maps
+from wsolbench.options import build_dataset_config, deciding
 from wsolbench.registry import DATASETS
-from wsolbench.runs.directory import RunDirectory, digest, file_sha256, plain, run_path
+from wsolbench.runs.directory import RunDirectory, run_path
+from wsolbench.system.hashing import digest, file_sha256, plain
 
 VERSION = 1  # moves when the same maps would give other numbers
 DEFAULT_INTERVAL = EvaluateConfig().interval

@@ -14,13 +14,14 @@ import numpy.typing as npt
 
 from wsolbench.boxes.maps import normalize_maps
 from wsolbench.conventions import Convention
+from wsolbench.data.annotations import AnnotationReader
 from wsolbench.data.split import Split
 from wsolbench.evaluation.by_convention import score_convention
+from wsolbench.evaluation.frame import Frame
 from wsolbench.evaluation.parts import Arrays, Part, Parts
-from wsolbench.evaluation.per_image import Geometry, prepare_scoring, score_annotated
+from wsolbench.evaluation.scoring import prepare_scoring, score_annotated
 from wsolbench.external.logit_files import ClassOutcomes
 from wsolbench.external.map_files import MapFiles, MapKind, check_raw_map, check_score_map
-from wsolbench.protocols.needs import AnnotationReader
 from wsolbench.system.interrupt import Interrupt
 from wsolbench.system.progress import Reporter
 
@@ -35,7 +36,7 @@ class MapScorer:
     split: Split
     files: MapFiles
     kind: MapKind
-    frame: Geometry
+    frame: Frame
     classes: ClassOutcomes | None
     reader: AnnotationReader
     convention: Convention | None = None  # scored in addition to the reference

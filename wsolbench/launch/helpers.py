@@ -5,13 +5,14 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable
 
-from wsolbench.distributed import group as dist
+from wsolbench import distributed
+from wsolbench.data.annotations import AnnotationReader
 from wsolbench.errors import UsageError, WsolbenchError
 from wsolbench.method.base import Method
-from wsolbench.protocols.needs import AnnotationReader
-from wsolbench.runs.engine import deterministic
-from wsolbench.runs.job import Job, Session, open_job
-from wsolbench.runs.snapshots import Evaluator
+from wsolbench.method.numerics import deterministic
+from wsolbench.runs.evaluator import Evaluator
+from wsolbench.runs.job import Job, Task
+from wsolbench.runs.opening import Session, open_job
 from wsolbench.runs.trained import create, take_steps
 from wsolbench.system.interrupt import Interrupt, request_of
 
@@ -23,8 +24,8 @@ def together(lead: Callable[[], int]) -> int:
     """
     lost: Exception | None = None
     number = 0
-    with dist.joined():
-        number = dist.rank()
+    with distributed.joined():
+        number = distributed.rank()
         if number == 0:
             return _lead(lead)
         try:
@@ -32,7 +33,7 @@ def together(lead: Callable[[], int]) -> int:
         except Exception as error:  # noqa: BLE001 (the leader hears of it, and tells the user)
             lost = error
     # of those who have lost the leader one speaks; who has failed by itself has left its words
-    if isinstance(lost, dist.LostProcess) and number == 1 and dist.leader_is_gone():
+    if isinstance(lost, distributed.LostProcess) and number == 1 and distributed.leader_is_gone():
         print(f"wsolbench: {lost}", file=sys.stderr)
     return 1
 
@@ -49,7 +50,7 @@ def _lead(lead: Callable[[], int]) -> int:
         status = request_of(error).status
         raise
     finally:
-        dist.dismiss(status)
+        distributed.dismiss(status)
 
 
 def serve() -> int:
@@ -62,10 +63,10 @@ def serve() -> int:
     job: Job | None = None
     method: Method | None = None
     with Interrupt():  # the leader decides; what this process has heard counts while a task is under way
-        while not isinstance(task := dist.receive(), int):
+        while not isinstance(task := distributed.receive(), int):
             try:
-                with dist.in_step():
-                    with dist.turn():
+                with distributed.in_step():
+                    with distributed.turn():
                         if job is None or method is None or job.directory.hash != task.hash or task.split is None:
                             job = _open(task, session)
                             method = create(job.config, job.dataset.info, job.backbone)
@@ -75,16 +76,16 @@ def serve() -> int:
                         else:
                             Evaluator(job, method, AnnotationReader(), session.reporter).take_part(task)
             except (Exception, KeyboardInterrupt) as error:  # the leader has it too, and says so
-                if not dist.is_together(error):
+                if not distributed.is_together(error):
                     raise
     return task
 
 
-def _open(task: dist.Task, session: Session) -> Job:
+def _open(task: Task, session: Session) -> Job:
     job = open_job(task.config, session)
     if job.directory.hash != task.hash:
         raise WsolbenchError(
-            f"process {dist.rank()} comes to another run than the first process ({job.directory.hash[:8]} and "
+            f"process {distributed.rank()} comes to another run than the first process ({job.directory.hash[:8]} and "
             f"{task.hash[:8]}): data set, weights, kind of device and version must be the same on all machines"
         )
     return job

@@ -7,12 +7,12 @@ from collections.abc import Sequence
 
 import torch
 
+from wsolbench import distributed
 from wsolbench.config.schema import RunConfig
-from wsolbench.distributed import group as dist
-from wsolbench.errors import UsageError
-from wsolbench.runs.directory import reason
+from wsolbench.errors import UsageError, reason
 from wsolbench.runs.engine import Outcome, run_job
-from wsolbench.runs.job import Job, Session, open_job
+from wsolbench.runs.job import Job
+from wsolbench.runs.opening import Session, open_job
 from wsolbench.system.interrupt import request_of, stop_if_requested
 from wsolbench.system.progress import Reporter
 
@@ -78,7 +78,7 @@ def sentence(outcome: Outcome, seconds: float) -> str:
 
 
 def _run(job: Job, session: Session, title: str, rerun: bool) -> Outcome:
-    if dist.is_broken():
+    if distributed.is_broken():
         return Outcome(job.config, job.directory.path, "failed", "not begun: the processes have lost each other")
     if not job.directory.is_done() or rerun:
         session.reporter.message(f"{title} {job}: running")

@@ -143,7 +143,7 @@ def _filled(name: str, options: Sequence[Choice]) -> Launcher:
     from omegaconf import OmegaConf
     from omegaconf.errors import OmegaConfBaseException
 
-    from wsolbench.config.schema import reason
+    from wsolbench.errors import first_line
 
     known = {option.name: option for option in fields(LAUNCHERS[name])}
     filled = OmegaConf.structured(LAUNCHERS[name])
@@ -159,7 +159,7 @@ def _filled(name: str, options: Sequence[Choice]) -> Launcher:
         try:
             OmegaConf.update(filled, key, value, merge=False)
         except OmegaConfBaseException as error:
-            raise UsageError(f"'{choice.text}': {reason(error)}") from error
+            raise UsageError(f"'{choice.text}': {first_line(error)}") from error
         if key in LEAST and filled[key] is not None and filled[key] < LEAST[key]:
             raise UsageError(f"{choice.text} is impossible: the least is {LEAST[key]}")
     launcher = cast(Launcher, OmegaConf.to_object(filled))

@@ -10,10 +10,11 @@ import torch
 from wsolbench.config.schema import RunConfig
 from wsolbench.launch.here import carry_out, name_of, open_one
 from wsolbench.registry import DATASETS, METHODS
-from wsolbench.runs.directory import digest
 from wsolbench.runs.engine import Outcome
-from wsolbench.runs.job import Job, Session
+from wsolbench.runs.job import Job
+from wsolbench.runs.opening import Session
 from wsolbench.runs.trained import training_settings
+from wsolbench.system.hashing import digest
 
 
 @dataclass

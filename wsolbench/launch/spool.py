@@ -23,11 +23,12 @@ from typing import Self
 from rich.console import Console
 
 from wsolbench.config.schema import RunConfig
+from wsolbench.errors import reason
 from wsolbench.launch.here import carry_out, open_one
 from wsolbench.launch.plan import Plan
-from wsolbench.runs.directory import reason, write_bytes
 from wsolbench.runs.engine import Outcome
-from wsolbench.runs.job import Session
+from wsolbench.runs.opening import Session
+from wsolbench.system.files import write_bytes
 from wsolbench.system.progress import Advance, Reporter
 
 

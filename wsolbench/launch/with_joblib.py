@@ -28,7 +28,7 @@ from wsolbench.launch.options import Joblib
 from wsolbench.launch.plan import Plan, make_plan, modules_of
 from wsolbench.launch.spool import Follower, Spool, Task, Watch, tasks_of
 from wsolbench.runs.engine import Outcome
-from wsolbench.runs.job import Session
+from wsolbench.runs.opening import Session
 from wsolbench.system.interrupt import Interrupt
 from wsolbench.system.progress import Reporter
 

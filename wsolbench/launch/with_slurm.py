@@ -23,15 +23,15 @@ import torch
 from submitit.core.utils import FailedJobError, FailedSubmissionError
 from submitit.helpers import DelayedSubmission, TorchDistributedEnvironment, environment_variables
 
+from wsolbench import distributed
 from wsolbench.config.schema import RunConfig
-from wsolbench.distributed import group as dist
 from wsolbench.errors import UsageError
 from wsolbench.launch.helpers import together
 from wsolbench.launch.options import Slurm
 from wsolbench.launch.plan import Plan, make_plan, modules_of
 from wsolbench.launch.spool import Follower, Spool, Task, tasks_of
 from wsolbench.runs.engine import Outcome
-from wsolbench.runs.job import Session
+from wsolbench.runs.opening import Session
 from wsolbench.system.interrupt import request_of
 from wsolbench.system.preflight import check_writable
 from wsolbench.system.progress import Reporter
@@ -102,14 +102,14 @@ class Resumable:
         # each process sees all GPUs of its node and takes the one of its number; a job that was submitted from inside of
         # another one finds the names of that one's processes
         TorchDistributedEnvironment().export(set_cuda_visible_devices=False, overwrite=True)
-        if not dist.is_first():
+        if not distributed.is_first():
             self._import_plugins()
         try:
             together(self._lead)
         except SystemExit as end:  # submitit's, after it has queued the job again
-            dist.leave(end.code if isinstance(end.code, int) else 1)
+            distributed.leave(end.code if isinstance(end.code, int) else 1)
             raise
-        dist.leave(1)
+        distributed.leave(1)
 
     def checkpoint(self) -> DelayedSubmission:
         """Called by submitit on pre-emption and on running out of time, before the job is queued again.
@@ -122,7 +122,7 @@ class Resumable:
         try:
             self.task()
         except SystemExit as end:
-            dist.leave_words(end)  # nothing is left to be done together, not even to part
+            distributed.leave_words(end)  # nothing is left to be done together, not even to part
             raise
         return 0
 

@@ -1,4 +1,6 @@
-from .groups import find_records, load_records, render, summarise, write_results
+from .groups import summarise
+from .records import find_records, load_records
+from .view import render, write_results
 
 __all__ = [
     "find_records",

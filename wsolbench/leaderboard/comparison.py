@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
+from wsolbench.config.selectors import parse_threshold
 from wsolbench.errors import UsageError, WsolbenchError, unknown
 from wsolbench.evaluation.cells import RESAMPLES
 from wsolbench.evaluation.levels import Levels, load_levels
@@ -17,7 +18,6 @@ from wsolbench.evaluation.resampling import Floats
 from wsolbench.leaderboard.groups import data_of
 from wsolbench.leaderboard.paired import LEVEL, Paired, holm, paired_test, statistic_of, value_of
 from wsolbench.leaderboard.standings import Column, Group, Row
-from wsolbench.protocols.select import parse_threshold
 from wsolbench.record import Cell, RunRecord
 
 

@@ -9,14 +9,11 @@ import json
 import math
 import re
 import statistics
-import sys
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from wsolbench.errors import WsolbenchError
 from wsolbench.leaderboard.standings import (
     ANY_BACKBONE,
     DESCRIPTIONS,
@@ -29,43 +26,7 @@ from wsolbench.leaderboard.standings import (
     order_rows,
 )
 from wsolbench.leaderboard.variants import differences, flat, untrained, variant_of
-from wsolbench.record import Cell, RunRecord, read_record
-
-if TYPE_CHECKING:
-    from rich.console import Console
-
-
-def _warn(message: str) -> None:
-    print(f"warning: {message}", file=sys.stderr)
-
-
-def load_records(results: Path, on_skip: Callable[[str], None] = _warn) -> list[RunRecord]:
-    """Read every `record.json` below `results/runs`, or below the folder itself where it has no `runs`.
-
-    A file that cannot be shown is named to `on_skip` in one sentence and left out. Shared classifiers are no runs.
-
-    Raises:
-        WsolbenchError: the folder does not exist.
-    """
-    return list(find_records(results, on_skip).values())
-
-
-def find_records(results: Path, on_skip: Callable[[str], None] = _warn) -> dict[Path, RunRecord]:
-    """Read records as `load_records` does, by the run directory they lie in."""
-    results = Path(results)
-    if not results.exists():
-        raise WsolbenchError(f"there is no results folder '{results}'; `wsolbench run` makes one")
-    base = results / "runs" if (results / "runs").is_dir() else results
-    paths = [base] if base.is_file() else sorted(base.rglob("record.json"))
-    records = {}
-    for path in paths:
-        if "_classifiers" in path.relative_to(base).parts:
-            continue
-        try:
-            records[path.parent] = read_record(path)
-        except WsolbenchError as error:
-            on_skip(f"{error}; it is left out")
-    return records
+from wsolbench.record import Cell, RunRecord
 
 
 def summarise(records: Iterable[RunRecord], *, any_data: bool = False) -> list[Group]:
@@ -245,19 +206,3 @@ def _mark_best(rows: Sequence[Row]) -> list[Row]:
         return replace(row, best=first, second=second)
 
     return [marked(row) if any(row is each for each in honest) else row for row in rows]
-
-
-def render(records: Iterable[RunRecord], format: str = "table", console: Console | None = None) -> str | None:
-    """Show records as "table" (printed; returns None) or as the text of another of `wsolbench.leaderboard.formats.FORMATS`."""
-    from wsolbench.leaderboard.formats import show
-    from wsolbench.leaderboard.tables.board import document
-
-    return show(document(summarise(records)), format, console)
-
-
-def write_results(records: Iterable[RunRecord], folder: Path, command: str) -> list[Path]:
-    """Write `leaderboard.md` and `leaderboard.csv` into `folder`, atomically, with the `command` that made the runs."""
-    from wsolbench.leaderboard.formats import write
-    from wsolbench.leaderboard.tables.board import document
-
-    return write(document(summarise(records)), folder, command)

@@ -27,7 +27,7 @@ from wsolbench.errors import WsolbenchError
 from wsolbench.evaluation.cells import V1_INTERVAL, V2_INTERVAL, statistics_at
 from wsolbench.evaluation.levels import IOUS, Levels
 from wsolbench.evaluation.resampling import Statistic, best_of, mean_of
-from wsolbench.protocols.select import Threshold
+from wsolbench.evaluation.threshold import Threshold
 from wsolbench.record import Cell
 
 LEVEL = 0.05  # of significance

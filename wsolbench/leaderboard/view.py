@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from wsolbench.errors import UsageError, WsolbenchError, unknown
-from wsolbench.leaderboard.groups import find_records, summarise
+from wsolbench.leaderboard.groups import summarise
+from wsolbench.leaderboard.records import find_records
 from wsolbench.leaderboard.reported import contradictions, read_reported
 from wsolbench.leaderboard.selection import Selection, sort_groups
 from wsolbench.leaderboard.standings import leading
 from wsolbench.leaderboard.tables.board import SPREADS, Spread, document
 from wsolbench.leaderboard.tables.sheets import Document
 from wsolbench.record import RunRecord
+
+if TYPE_CHECKING:
+    from rich.console import Console
 
 
 @dataclass(frozen=True)
@@ -138,3 +143,19 @@ def _compared(selected: list[RunRecord], runs: Mapping[Path, RunRecord], view: V
     if not found:
         raise WsolbenchError("no two of these runs share data set, backbone, protocol and a number to compare")
     return comparison_document(found, view.spread)
+
+
+def render(records: Iterable[RunRecord], format: str = "table", console: Console | None = None) -> str | None:
+    """Show records as "table" (printed; returns None) or as the text of another of `wsolbench.leaderboard.formats.FORMATS`."""
+    from wsolbench.leaderboard.formats import show
+    from wsolbench.leaderboard.tables.board import document
+
+    return show(document(summarise(records)), format, console)
+
+
+def write_results(records: Iterable[RunRecord], folder: Path, command: str) -> list[Path]:
+    """Write `leaderboard.md` and `leaderboard.csv` into `folder`, atomically, with the `command` that made the runs."""
+    from wsolbench.leaderboard.formats import write
+    from wsolbench.leaderboard.tables.board import document
+
+    return write(document(summarise(records)), folder, command)

@@ -5,7 +5,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, Literal, cast, final
@@ -15,7 +15,8 @@ from torch import Tensor, nn
 
 from wsolbench.config.schema import TrainConfig
 from wsolbench.errors import UsageError
-from wsolbench.method.checkpoint import Layout, load_into, prefixed
+from wsolbench.method.checkpoint import Layout, classifier_layout, load_into
+from wsolbench.method.param_groups import classifier_groups, decay_groups
 from wsolbench.method.precision import wide
 from wsolbench.method.recompute import recompute_activations
 from wsolbench.types import Batch, Prediction
@@ -154,54 +155,6 @@ class Untrained(Method):
         return {}
 
 
-def decay_groups(
-    named: Iterable[tuple[str, nn.Parameter]],
-    train_config: TrainConfig,
-    *,
-    head: Sequence[str] = ("head", "fc", "classifier.head", "classifier.fc", "classifier.classifier"),
-    no_decay: Sequence[str] = (),
-) -> list[dict[str, Any]]:
-    """Split parameters into groups by (is head, has weight decay).
-
-    Parameters whose name starts with an entry of `head` learn at lr * head_lr_scale; 1-d tensors and names in
-    `no_decay` get no weight decay.
-    """
-    groups: dict[tuple[bool, bool], list[nn.Parameter]] = {}
-    for name, parameter in named:
-        if not parameter.requires_grad:
-            continue
-        is_head = any(name == prefix or name.startswith(prefix + ".") for prefix in head)
-        decays = parameter.ndim > 1 and name not in no_decay
-        groups.setdefault((is_head, decays), []).append(parameter)
-    return [
-        {
-            "params": parameters,
-            "lr": train_config.lr * (train_config.head_lr_scale if is_head else 1.0),
-            "weight_decay": train_config.weight_decay if decays else 0.0,
-        }
-        for (is_head, decays), parameters in groups.items()
-    ]
-
-
-def classifier_groups(classifier: nn.Module, train_config: TrainConfig) -> list[dict[str, Any]] | None:
-    """Optimizer groups that a network brings with it in `optimizer_groups`, as the `wsol_*` backbones do; None: none.
-
-    >>> classifier_groups(nn.Linear(2, 3), TrainConfig()) is None
-    True
-    """
-    groups = getattr(classifier, "optimizer_groups", None)
-    return None if groups is None else cast(list[dict[str, Any]], groups(train_config))
-
-
-def classifier_layout(classifier: nn.Module) -> Layout:
-    """Checkpoints that hold nothing but the classifier: timm's, ours, or the authors' where the network names them.
-
-    >>> classifier_layout(nn.Linear(2, 3)).name
-    'plain classifier'
-    """
-    return prefixed(getattr(classifier, "authors", "plain classifier"), "classifier.")
-
-
 class evaluating:
     """Evaluation mode inside the block; every submodule's own mode is back afterwards.
 
@@ -241,7 +194,7 @@ def create_method(
     >>> m.localize(torch.zeros(2, 3, 8, 8)).maps_Bhw.shape
     torch.Size([2, 8, 8])
     """
-    from wsolbench.config.schema import build_method_config
+    from wsolbench.options import build_method_config
     from wsolbench.registry import METHODS
 
     cls = cast(type[Method], METHODS.get(name))

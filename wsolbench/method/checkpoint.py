@@ -199,3 +199,12 @@ def _complaint(module: nn.Module, source: str, known: Sequence[Layout], nearest:
     )
     others = f"; supported: {', '.join(layout.name for layout in known)}" if len(known) > 1 else ""
     return f"{source} does not fit {who}: {reading}, with {listed}{others}"
+
+
+def classifier_layout(classifier: nn.Module) -> Layout:
+    """Checkpoints that hold nothing but the classifier: timm's, ours, or the authors' where the network names them.
+
+    >>> classifier_layout(nn.Linear(2, 3)).name
+    'plain classifier'
+    """
+    return prefixed(getattr(classifier, "authors", "plain classifier"), "classifier.")

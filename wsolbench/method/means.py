@@ -1,4 +1,4 @@
-"""Means over a whole batch of which only a part is in memory at a time.
+"""Means over a whole batch of which only a part is here: others are in other processes, or not in memory yet.
 
 |mean - lambda| over a batch is no mean over its parts: parts above and below lambda cancel in the batch alone. Its gradient
 needs the batch's mean before the first part is learned from. So the parts pass twice: without gradients, to add up what the
@@ -11,8 +11,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 import torch
-import torch.distributed as dist
 from torch import Tensor
+
+from wsolbench.distributed.tensors import add_up, sharing
 
 
 class Means:
@@ -47,9 +48,9 @@ class Means:
 
     def complete(self) -> None:
         """All parts have been added up here; now those of the other processes."""
-        if processes() > 1:
+        if sharing() > 1:
             for total in self._totals:
-                dist.all_reduce(total)
+                add_up(total)
 
 
 _passing: Means | None = None
@@ -72,10 +73,16 @@ def mean_over(values: Tensor, totals: Tensor, share: float = 1.0) -> Tensor:
     also where they hold different numbers of elements. `share`: what the loss of this part is going to be multiplied by.
     """
     total, count = totals.unbind()
-    own = values.sum() * (processes() / (share * count)).to(values.dtype)
+    own = values.sum() * (sharing() / (share * count)).to(values.dtype)
     return own + ((total / count).to(values.dtype) - own).detach()
 
 
-def processes() -> int:
-    """How many processes share a batch."""
-    return dist.get_world_size() if dist.is_available() and dist.is_initialized() else 1
+def global_mean(values: Tensor) -> Tensor:
+    """Mean over the elements of all processes, and of all parts of a batch, differentiable in what is here of them."""
+    if (parts := passing()) is not None:  # train.accumulate
+        return parts.of(values)
+    if sharing() == 1:
+        return values.mean()
+    totals = added_up(values)
+    add_up(totals)
+    return mean_over(values, totals)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, replace
@@ -165,3 +166,20 @@ def _laid_out(loss: Callable[..., Any], localize: Callable[..., Any]) -> tuple[C
         return localize(images_BCHW.contiguous(memory_format=torch.channels_last), labels_B)
 
     return laid_out_loss, laid_out_localize
+
+
+@contextmanager
+def deterministic(device: torch.device) -> Iterator[None]:
+    """Ask torch for algorithms that repeat bit for bit; it warns where an operation has none."""
+    if device.type == "cuda":
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+    settings: Any = torch.utils.deterministic
+    before = torch.are_deterministic_algorithms_enabled(), torch.is_deterministic_algorithms_warn_only_enabled()
+    fill = settings.fill_uninitialized_memory
+    torch.use_deterministic_algorithms(True, warn_only=True)
+    settings.fill_uninitialized_memory = False  # costs time, and nothing here reads what it did not write
+    try:
+        yield
+    finally:
+        torch.use_deterministic_algorithms(before[0], warn_only=before[1])
+        settings.fill_uninitialized_memory = fill

@@ -9,7 +9,7 @@ import torch
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from wsolbench.training.replica import statistics_again
+from wsolbench.distributed.batch_norm import statistics_again
 
 
 def recompute_activations(network: nn.Module, enable: bool = True) -> bool:

@@ -27,7 +27,7 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from wsolbench.boxes.maps import Array, to_numpy
+from wsolbench.boxes.arrays import Array, to_numpy
 
 COVERED = 0.3  # share of a true box that must be covered, exclusive, for it to count as one of several
 INSIDE = 0.5  # share of the predicted box that lies in the object, exclusive

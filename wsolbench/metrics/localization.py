@@ -16,8 +16,8 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from wsolbench.boxes.maps import Array, level_of, threshold_grid
-from wsolbench.boxes.scan import Contours
+from wsolbench.boxes.arrays import Array, Contours
+from wsolbench.boxes.maps import level_of, threshold_grid
 from wsolbench.errors import unknown
 from wsolbench.metrics.maxboxacc import BoxMetric, BoxResult, sum_hits
 from wsolbench.metrics.ranks import label_rank

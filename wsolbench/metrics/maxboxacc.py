@@ -17,8 +17,9 @@ import torch
 from torch import Tensor
 from torchmetrics import Metric
 
-from wsolbench.boxes.maps import Array, threshold_grid
-from wsolbench.boxes.scan import Contours, check_contours, scan_maps
+from wsolbench.boxes.arrays import Array, Contours, check_contours
+from wsolbench.boxes.maps import threshold_grid
+from wsolbench.boxes.scan import scan_maps
 from wsolbench.metrics.functional import box_hits, summarize_boxes
 
 

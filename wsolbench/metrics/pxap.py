@@ -14,7 +14,8 @@ from typing import Any, TypedDict
 import torch
 from torch import Tensor
 
-from wsolbench.boxes.maps import Array, check_maps, threshold_grid, to_numpy
+from wsolbench.boxes.arrays import Array, check_maps, to_numpy
+from wsolbench.boxes.maps import threshold_grid
 from wsolbench.metrics.functional import PixelSummary, pixel_histograms, summarize_pixels
 from wsolbench.metrics.maxboxacc import SummedMetric
 

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, NamedTuple, TypeAlias
 import numpy as np
 import numpy.typing as npt
 
-from wsolbench.boxes.maps import to_numpy
+from wsolbench.boxes.arrays import to_numpy
 
 if TYPE_CHECKING:
     from wsolbench.metrics.functional import BoxSummary

@@ -132,7 +132,7 @@ def profile(request: Request) -> int:
 
 def _data(request: Request) -> tuple[tuple[int, int], int, bool]:
     """Image size, number of classes, and whether they are the data set's own; it is opened only where one is not given."""
-    from wsolbench.data.split import create_dataset
+    from wsolbench.data.dataset import create_dataset
 
     size = None if request.image_size is None else (request.image_size, request.image_size)
     if size is not None and request.classes is not None:

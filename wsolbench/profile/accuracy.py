@@ -52,7 +52,8 @@ def scores(results: Path, dataset: str) -> list[Score]:
     if not results.is_dir():
         return []
     if (results / "runs").is_dir():
-        from wsolbench.leaderboard.groups import find_records, summarise
+        from wsolbench.leaderboard.groups import summarise
+        from wsolbench.leaderboard.records import find_records
 
         groups = summarise(find_records(results).values())
         found = [

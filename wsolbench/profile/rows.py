@@ -106,7 +106,7 @@ def write_rows(path: Path, lines: Sequence[Measurement], facts: Mapping[str, Any
     """
     import pandas as pd
 
-    from wsolbench.runs.directory import write_json, write_text
+    from wsolbench.system.files import write_json, write_text
 
     csv, json_file = files_of(path)
     repeated = {key: facts[key] for key in ("device", "device_name", "torch", "threads") if key in facts}

@@ -6,25 +6,22 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
 
+from wsolbench.config.selectors import LAST, Selector, Settings
+from wsolbench.data.annotations import AnnotationReader
 from wsolbench.evaluation.cells import protocol_cells
 from wsolbench.evaluation.levels import Levels
-from wsolbench.protocols.needs import AnnotationReader
-from wsolbench.protocols.select import (
-    CHECKPOINTS,
-    LAST,
-    PSEUDO,
-    Checkpoint,
-    Selector,
-    Threshold,
-    choose_checkpoint,
-    choose_threshold,
-)
+from wsolbench.evaluation.threshold import Threshold
+from wsolbench.protocols.select import Checkpoint, choose_checkpoint, choose_threshold
 from wsolbench.record import Cell
-from wsolbench.runs.job import Job
 
 
 def protocol_matrix(
-    job: Job, reader: AnnotationReader, steps: Sequence[int], outcomes: Callable[[int, str], Levels]
+    reader: AnnotationReader,
+    steps: Sequence[int],
+    outcomes: Callable[[int, str], Levels],
+    allowed: Sequence[Selector],
+    settings: Callable[[Selector], Settings],
+    interval: float,
 ) -> list[Cell]:
     """GT-known and Top-1 Loc on test of every checkpoint selector with every threshold selector that the data allow.
 
@@ -32,23 +29,26 @@ def protocol_matrix(
     was chosen on test chooses it anew in every resample; the checkpoint stays.
 
     Args:
-        job: says which annotations there are.
         reader: notes what the choices look at.
         steps: the checkpoints, ascending.
         outcomes: of a checkpoint, by name: "val", "test", "val-pseudo".
+        allowed: the selectors whose annotation exists.
+        settings: what a selector's argument means in the run.
+        interval: spacing of the thresholds among which is chosen.
     """
-    by_threshold = [Selector("otsu"), *_there(job, ("val-boxes", "val-pseudo", "test-oracle"))]
     has_classes = bool((outcomes(steps[-1], "test").ranks >= 0).all())
-    by_checkpoint = [Selector(LAST)]
-    if len(steps) > 1:
-        by_checkpoint += [Selector("class-accuracy")] if has_classes else []
-        by_checkpoint += [each for each in _there(job, tuple(CHECKPOINTS)) if each.name != "class-accuracy"]
+    by_checkpoint = [each for each in allowed if "checkpoint" in each.kind.chooses]
+    if len(steps) == 1:
+        by_checkpoint = [each for each in by_checkpoint if each.name == LAST]
     cells: list[Cell] = []
     for selector in by_checkpoint:
-        checkpoint = choose_checkpoint(reader, selector, steps, outcomes, job.settings(selector))
-        for other in by_threshold:
-            at = choose_threshold(reader, other, partial(outcomes, checkpoint.step), job.settings(other))
-            cells += _cells(outcomes(checkpoint.step, "test"), checkpoint, at, job.config.evaluate.interval)
+        if selector.name == "class-accuracy" and not has_classes:
+            continue
+        checkpoint = choose_checkpoint(reader, selector, steps, outcomes, settings(selector))
+        for other in allowed:
+            if "threshold" in other.kind.chooses:
+                at = choose_threshold(reader, other, partial(outcomes, checkpoint.step), settings(other))
+                cells += _cells(outcomes(checkpoint.step, "test"), checkpoint, at, interval)
     return cells
 
 
@@ -57,10 +57,3 @@ def _cells(test: Levels, checkpoint: Checkpoint, threshold: Threshold, interval:
         replace(cell, oracle=cell.oracle or checkpoint.oracle)
         for cell in protocol_cells(test, threshold, interval, checkpoint.by)
     ]
-
-
-def _there(job: Job, names: Sequence[str]) -> list[Selector]:
-    """Those of the selectors whose annotation exists."""
-    there = {None: True, "test": True, "val": job.val_split.annotated, PSEUDO: job.pseudo is not None}
-    selectors = [Selector(name, job.pseudo.source if name == PSEUDO and job.pseudo else "") for name in names]
-    return [each for each in selectors if there[each.looks_at]]

@@ -22,7 +22,7 @@ from wsolbench.data.lists import Ints
 from wsolbench.data.metadata import IDS, LABELS, LOCALIZATION, SIZES, read_metadata
 from wsolbench.errors import WsolbenchError, unknown
 from wsolbench.registry import slug
-from wsolbench.runs.directory import write_text
+from wsolbench.system.files import write_text
 from wsolbench.types import Annotation
 
 if TYPE_CHECKING:

@@ -24,9 +24,9 @@ from wsolbench.errors import UsageError, WsolbenchError
 from wsolbench.pseudo_boxes.folder import SOURCE, write_pseudo_boxes
 from wsolbench.pseudo_boxes.pointing import Choice, Pointing
 from wsolbench.pseudo_boxes.proposals import Boxes, Image
-from wsolbench.runs.directory import digest, environment, write_text
-from wsolbench.system.files import append
-from wsolbench.system.hashing import stable_seed
+from wsolbench.system.environment import environment
+from wsolbench.system.files import append, write_text
+from wsolbench.system.hashing import digest, stable_seed
 from wsolbench.system.interrupt import Interrupt, leave_to_parent
 from wsolbench.system.lock import locked
 from wsolbench.system.progress import Reporter, Silent

@@ -22,7 +22,7 @@ from wsolbench.boxes.scan import boxes_at_threshold
 from wsolbench.errors import UsageError, WsolbenchError
 from wsolbench.method.checkpoint import match, read_tensors
 from wsolbench.pseudo_boxes.proposals import Boxes, Image, tidy
-from wsolbench.runs.directory import file_sha256
+from wsolbench.system.hashing import file_sha256
 
 CLIP_MODEL, CLIP_WEIGHTS = "ViT-B-16", "openai"
 THRESHOLDS = tuple(step / 10 for step in range(1, 10))  # at which a CLIP map gives a box each

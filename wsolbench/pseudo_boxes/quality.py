@@ -8,11 +8,11 @@ from pathlib import Path
 
 import numpy as np
 
-from wsolbench.boxes.scan import iou_matrix
+from wsolbench.boxes.truth import iou_matrix
 from wsolbench.data.split import Split
 from wsolbench.errors import WsolbenchError
 from wsolbench.pseudo_boxes.folder import MEAN_IOU, PseudoBoxes
-from wsolbench.runs.directory import write_json, write_text
+from wsolbench.system.files import write_json, write_text
 
 QUALITY = "quality.json"
 

@@ -1,67 +1,9 @@
-"""`wsolbench report`: finished runs as one page that needs no other file; top to bottom.
+"""`wsolbench report`: finished runs as one page that needs no other file.
 
 Records give tables and most figures, `levels.npz` the curves, `images.csv.gz` the boxes of the gallery. Only the maps laid over
 its pictures are computed anew, for a sample of images; where a run's weights or its data are gone, the page says so.
 """
 
-from __future__ import annotations
+import lazy_loader
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from pathlib import Path
-
-from wsolbench.errors import UsageError, WsolbenchError
-from wsolbench.leaderboard.groups import find_records, summarise
-from wsolbench.record import RunRecord
-from wsolbench.system.progress import Reporter
-
-
-@dataclass(frozen=True)
-class Options:
-    """What of the runs is shown. `images` counts pictures of each kind (best, worst, median, most disagreeing)."""
-
-    images: int = 6
-    ids: tuple[str, ...] = ()  # images that get a picture besides
-    maps: bool = True  # compute them; else the gallery shows boxes alone
-    command: str = ""
-
-
-def write_report(
-    runs: Sequence[Path], out: Path, options: Options | None = None, reporter: Reporter | None = None
-) -> Path:
-    """Write the page of run directories or folders of results to `out`, atomically.
-
-    Raises:
-        UsageError: a folder does not exist, or an image was asked for that no run has seen.
-        WsolbenchError: there is no finished run, or the page cannot be written.
-    """
-    from wsolbench.report.gallery import galleries
-    from wsolbench.report.page import render
-    from wsolbench.runs.directory import write_text
-
-    options, reporter = options or Options(), reporter or Reporter()
-    found = read_runs(runs)
-    groups = summarise(found.values())
-    shown = galleries(groups, found, options, reporter)
-    text = render(groups, found, shown, options.command)
-    try:
-        out.parent.mkdir(parents=True, exist_ok=True)
-        write_text(out, text)
-    except OSError as error:
-        raise WsolbenchError(f"the report could not be written to '{out}': {error.strerror}") from error
-    return out
-
-
-def read_runs(folders: Sequence[Path]) -> Mapping[Path, RunRecord]:
-    """The records of run directories and of folders of results, each once, by run directory."""
-    found: dict[Path, RunRecord] = {}
-    for folder in folders:
-        if not folder.is_dir():
-            raise UsageError(f"'{folder}' is no run directory and no folder of results; 'wsolbench run' makes some")
-        found |= {path.resolve(): record for path, record in find_records(folder).items()}
-    if not found:
-        names = ", ".join(f"'{folder}'" for folder in folders)
-        raise WsolbenchError(
-            f"{names} holds no finished run (no record.json); 'wsolbench run --methods A,B' makes some"
-        )
-    return found
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

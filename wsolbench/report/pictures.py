@@ -7,7 +7,6 @@ import base64
 import os
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,16 +14,16 @@ import numpy as np
 import numpy.typing as npt
 
 from wsolbench.data.pictures import coloured, pixels
-from wsolbench.errors import MachineError, WsolbenchError
+from wsolbench.errors import MachineError, WsolbenchError, reason
 from wsolbench.record import RunRecord
-from wsolbench.runs.directory import digest, reason
+from wsolbench.report.gallery import Entry, Gallery, Pictures
 from wsolbench.system.files import atomically
+from wsolbench.system.hashing import digest
 from wsolbench.system.progress import Reporter
 
 if TYPE_CHECKING:
     from wsolbench.data.split import Split
-    from wsolbench.evaluation.per_image import Geometry
-    from wsolbench.report.gallery import Entry, Gallery
+    from wsolbench.evaluation.frame import Frame
 
 Bytes = npt.NDArray[np.uint8]
 
@@ -33,26 +32,18 @@ MAP_SIDE = 96  # of a map, which is smooth: the browser enlarges it
 BATCH = 8
 
 
-@dataclass
-class Pictures:
-    """What is drawn, by index of the image, and of the entry where it has a map."""
+class Illustrator:
+    """Fills the pictures of a gallery from a data set at hand."""
 
-    split: Split
-    frame: Geometry
-    class_names: tuple[str, ...]
-    images: dict[int, str] = field(default_factory=dict)  # data URIs
-    truths: dict[int, list[str]] = field(default_factory=dict)  # SVG paths of boxes, or of a mask's outline
-    predicted: dict[tuple[int, int], str] = field(default_factory=dict)  # (entry, image) -> path of a box or region
-    values: dict[tuple[int, int], float] = field(default_factory=dict)  # IoU of a region with a mask
-    maps: dict[tuple[int, int], str] = field(default_factory=dict)  # (entry, image) -> data URI
-    no_maps: dict[int, str] = field(default_factory=dict)  # entry -> why it has none
-    no_regions: dict[int, str] = field(default_factory=dict)  # the same of regions beside masks
+    def __init__(self, split: Split, frame: Frame, class_names: tuple[str, ...]) -> None:
+        self.split, self.frame = split, frame
+        self.pictures = Pictures(class_names, frame.resolution_HW)
 
     @classmethod
-    def of(cls, record: RunRecord, split: str) -> Pictures:
+    def of(cls, record: RunRecord, split: str) -> Illustrator:
         """Open the data set of a record; `WsolbenchError` if it is not at hand, or not the one the run saw."""
-        from wsolbench import create_dataset
-        from wsolbench.evaluation.per_image import Geometry
+        from wsolbench.data.dataset import create_dataset
+        from wsolbench.evaluation.frame import Frame
 
         options = {key: value for key, value in record.config["dataset"].items() if key != "name"}
         dataset = create_dataset(record.dataset, root=record.config.get("root"), **options)
@@ -61,11 +52,12 @@ class Pictures:
             raise WsolbenchError(f"the data set at hand is revision {info.revision}, the runs saw {seen}")
         images = dataset.split(split)
         has_boxes = info.has_boxes and images.annotated
-        frame = Geometry(info.resolution_HW, info.has_masks and not has_boxes, has_boxes, info.geometry)
+        frame = Frame(info.resolution_HW, info.has_masks and not has_boxes, has_boxes, info.geometry)
         return cls(images, frame, info.class_names)
 
-    def add(self, gallery: Gallery, maps: bool, reporter: Reporter) -> None:
+    def draw(self, gallery: Gallery, maps: bool, reporter: Reporter) -> Pictures:
         """Read the gallery's images, and compute every entry's maps of them; what cannot be had is noted."""
+        pictures = self.pictures
         place = {id: at for at, id in enumerate(self.split.ids)}
         shown = [at for images in gallery.kinds.values() for at in images]
         missing = [gallery.ids[at] for at in shown if gallery.ids[at] not in place]
@@ -73,25 +65,26 @@ class Pictures:
             raise WsolbenchError(f"the data set at hand has no image '{missing[0]}'")
         indices = [place[gallery.ids[at]] for at in shown]
         for at, index in zip(shown, indices, strict=True):
-            self.images[at] = self._image(index)
-            self.truths[at] = self._truth(gallery.ids[at])
+            pictures.images[at] = self._image(index)
+            pictures.truths[at] = self._truth(gallery.ids[at])
             for number, entry in enumerate(gallery.entries):
                 if entry.boxes_n4[at, 0] >= 0:
-                    self.predicted[number, at] = box_path(entry.boxes_n4[at])
+                    pictures.predicted[number, at] = box_path(entry.boxes_n4[at])
         if not maps:
-            self.no_maps = dict.fromkeys(range(len(gallery.entries)), "maps were not asked for (--no-maps)")
-            return
+            pictures.no_maps = dict.fromkeys(range(len(gallery.entries)), "maps were not asked for (--no-maps)")
+            return pictures
         with reporter.bar("maps of the gallery", len(gallery.entries), unit="methods") as advance:
             for number, entry in enumerate(gallery.entries):
                 try:
                     maps_BHW = cached_maps(entry, self.split, indices, self.frame.resolution_HW)
                     for at, map_HW in zip(shown, maps_BHW, strict=True):
-                        self.maps[number, at] = map_uri(map_HW)
+                        pictures.maps[number, at] = map_uri(map_HW)
                     if self.frame.has_masks:
                         self._regions(number, entry, dict(zip(shown, maps_BHW, strict=True)), gallery.ids)
                 except Exception as error:  # noqa: BLE001  # third-party code runs here: whatever it raises, the page can do without
-                    self.no_maps[number] = reason(error)
+                    pictures.no_maps[number] = reason(error)
                 advance(1)
+        return pictures
 
     def _truth(self, id: str) -> list[str]:
         annotation = self.split.annotation(id)
@@ -104,15 +97,15 @@ class Pictures:
         try:
             threshold = peak_threshold(entry)
         except (WsolbenchError, OSError, ValueError, KeyError) as error:
-            self.no_regions[number] = reason(error)
+            self.pictures.no_regions[number] = reason(error)
             return
         for at, map_HW in maps.items():
             region_HW = map_HW / 255 >= threshold
             mask_HW = self.frame.mask(self.split.annotation(ids[at]))
             counted_HW = mask_HW != 255
             joined = ((region_HW | (mask_HW == 1)) & counted_HW).sum()
-            self.predicted[number, at] = outline(region_HW)
-            self.values[number, at] = float((region_HW & (mask_HW == 1)).sum() / max(1, joined))
+            self.pictures.predicted[number, at] = outline(region_HW)
+            self.pictures.values[number, at] = float((region_HW & (mask_HW == 1)).sum() / max(1, joined))
 
     def _image(self, index: int) -> str:
         if self.frame.content == "resize":
@@ -153,9 +146,9 @@ def _compute(
 ) -> npt.NDArray[np.uint8]:
     import torch
 
-    from wsolbench import load_run
     from wsolbench.boxes.maps import normalize_maps
-    from wsolbench.data.loading import collate
+    from wsolbench.data.batches import collate
+    from wsolbench.runs.load import load_run
 
     method, found = load_run(entry.directory), []
     for first in range(0, len(indices), BATCH):

@@ -2,46 +2,23 @@
 
 from __future__ import annotations
 
-import hashlib
-import importlib.metadata
 import json
-import platform
 import shutil
-import subprocess
-import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import fields, is_dataclass
-from enum import Enum
 from fnmatch import fnmatch
-from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-import torch
-
-from wsolbench.distributed import group as dist
-from wsolbench.errors import MachineError, UsageError, WsolbenchError
+from wsolbench.errors import MachineError, WsolbenchError, reason
 from wsolbench.registry import slug
-from wsolbench.system.files import TEMPORARY, atomically
+from wsolbench.system.files import TEMPORARY, write_json, write_text
 from wsolbench.system.lock import LOCK, locked
 
 RECORD = "record.json"
 SNAPSHOTS = "snapshots"  # folder of the states among which a checkpoint is chosen
 OUTCOMES = "outcomes"  # and of what methods make of them
 TRACK = "track"  # and of what a tracker was told
-PACKAGES = (
-    "wsolbench",
-    "torch",
-    "torchvision",
-    "timm",
-    "numpy",
-    "opencv-python-headless",
-    "pillow",
-    "safetensors",
-    "torchmetrics",
-    "scikit-image",
-)
 BEST = "best-*.safetensors"  # weights of the checkpoint that a selector chose
 OURS = (  # what a run may leave; `clear` removes nothing else. The mark of being done goes first
     RECORD,
@@ -60,38 +37,6 @@ OURS = (  # what a run may leave; `clear` removes nothing else. The mark of bein
 
 
 # --- identity --------------------------------------------------------------------------------------------------------
-
-
-def plain(value: Any) -> Any:
-    """Dataclasses, enums, paths and tuples as what JSON and YAML hold."""
-    if is_dataclass(value) and not isinstance(value, type):
-        return {field.name: plain(getattr(value, field.name)) for field in fields(value)}
-    if isinstance(value, dict):
-        return {str(key): plain(item) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [plain(item) for item in value]
-    if isinstance(value, Enum):
-        return value.value
-    return str(value) if isinstance(value, Path) else value
-
-
-def digest(identity: Any) -> str:
-    """SHA-256 over plain values, independent of the order of keys.
-
-    >>> digest({"a": 1, "b": 2}) == digest({"b": 2, "a": 1})
-    True
-    """
-    text = json.dumps(plain(identity), sort_keys=True, ensure_ascii=False)
-    return hashlib.sha256(text.encode()).hexdigest()
-
-
-def file_sha256(path: str | Path) -> str:
-    """SHA-256 of a file's bytes; a `UsageError` if it cannot be read."""
-    try:
-        with Path(path).open("rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
-    except OSError as error:
-        raise UsageError(f"file '{path}' cannot be read: {error.strerror}") from error
 
 
 def run_path(out: str | Path, dataset: str, method: str, backbone: str, protocol: str, seed: int, hash: str) -> Path:
@@ -116,22 +61,6 @@ def trial_path(out: str | Path, dataset: str, hash: str) -> Path:
 
 
 # --- files that are whole or absent ----------------------------------------------------------------------------------
-
-
-def write_bytes(path: Path, content: bytes) -> None:
-    """Write a file atomically: after a crash it holds the old content or the new, never a part."""
-    with atomically(path) as temporary:
-        temporary.write_bytes(content)
-
-
-def write_text(path: Path, text: str) -> None:
-    """Write UTF-8 text atomically."""
-    write_bytes(path, text.encode())
-
-
-def write_json(path: Path, content: Any) -> None:
-    """Write JSON atomically."""
-    write_text(path, json.dumps(plain(content), indent=2, ensure_ascii=False) + "\n")
 
 
 # --- the directory ---------------------------------------------------------------------------------------------------
@@ -246,46 +175,4 @@ def _commit(environment: dict[str, Any]) -> str:
     return f"{environment.get('commit') or 'unknown'}{' with changes' if environment.get('dirty') else ''}"
 
 
-def reason(error: BaseException) -> str:
-    """An error as one sentence: its own text where it is meant for users, else with its type in front."""
-    text = " ".join(str(error).split())
-    return text if isinstance(error, WsolbenchError) and text else f"{type(error).__name__}: {text}".rstrip(": ")
-
-
 # --- environment -----------------------------------------------------------------------------------------------------
-
-
-@lru_cache(maxsize=1)
-def source_commit() -> tuple[str | None, bool | None]:
-    """Commit of the checkout this package runs from and whether it has changes; (None, None) if it is installed."""
-    here = Path(__file__).resolve().parent
-
-    def git(*arguments: str) -> str:
-        command = ["git", "-C", str(here), *arguments]
-        return subprocess.run(command, check=True, capture_output=True, text=True, timeout=20).stdout.strip()
-
-    try:
-        git("ls-files", "--error-unmatch", Path(__file__).name)  # a wheel inside someone's repository is not ours
-        return git("rev-parse", "HEAD"), bool(git("status", "--porcelain", "--untracked-files=no"))
-    except (OSError, subprocess.SubprocessError):
-        return None, None
-
-
-def environment(device: torch.device) -> dict[str, Any]:
-    """What the numbers may depend on besides the configuration: versions, device, threads, commit."""
-    versions = {"python": platform.python_version()}
-    for package in PACKAGES:
-        try:
-            versions[package] = importlib.metadata.version(package)
-        except importlib.metadata.PackageNotFoundError:
-            continue
-    commit, dirty = source_commit()
-    return {
-        "versions": versions,
-        "platform": f"{sys.platform} {platform.machine()}",
-        "device": f"cuda ({torch.cuda.get_device_name(device)})" if device.type == "cuda" else device.type,
-        "threads": torch.get_num_threads(),
-        **({"processes": dist.world()} if dist.world() > 1 else {}),
-        "commit": commit,
-        "dirty": dirty,
-    }

@@ -2,41 +2,35 @@
 
 from __future__ import annotations
 
-import os
 import traceback
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Literal
 
-import torch
-from torch import nn
-
-from wsolbench.config.compose import repeat
-from wsolbench.config.schema import RunConfig, to_yaml
-from wsolbench.data.split import Split
-from wsolbench.data.subsets import subset_content
-from wsolbench.errors import UsageError
+from wsolbench.config.saved import to_yaml
+from wsolbench.config.schema import RunConfig
+from wsolbench.config.selectors import PSEUDO
+from wsolbench.data.annotations import AnnotationReader
 from wsolbench.evaluation.by_convention import ConventionOutcomes
 from wsolbench.evaluation.cells import compute_cells
 from wsolbench.evaluation.levels import save_levels
 from wsolbench.evaluation.per_image import judge_images, outcomes_csv
-from wsolbench.method.base import Method
-from wsolbench.method.checkpoint import load_into
-from wsolbench.method.numerics import numerics_notes
+from wsolbench.method.numerics import deterministic
 from wsolbench.protocols.matrix import protocol_matrix
-from wsolbench.protocols.needs import AnnotationReader
-from wsolbench.protocols.select import PSEUDO, Checkpoint, Threshold, choose_checkpoint, choose_threshold
+from wsolbench.protocols.select import choose_checkpoint, choose_threshold
 from wsolbench.record import RunRecord, read_record, to_json
-from wsolbench.registry import METHODS
-from wsolbench.runs.directory import RECORD, environment, plain, write_bytes, write_json
-from wsolbench.runs.job import Job, Session, open_job
-from wsolbench.runs.search import Cost, search_notes, settle
-from wsolbench.runs.snapshots import Evaluator, open_checkpoints
-from wsolbench.runs.trained import Trained, create, train
+from wsolbench.runs.evaluator import Evaluator
+from wsolbench.runs.job import Job
+from wsolbench.runs.ledger import _drawn, _ledger, _notes, _sizes
+from wsolbench.runs.opening import Session, open_job
+from wsolbench.runs.search import Cost, settle
+from wsolbench.runs.snapshots import open_checkpoints
+from wsolbench.runs.trained import create, train
 from wsolbench.runs.watch import watching
+from wsolbench.system.environment import environment
+from wsolbench.system.files import write_bytes, write_json
+from wsolbench.system.hashing import plain
 
 Status = Literal["done", "skipped", "failed", "submitted"]  # submitted: to a queue, by `launch=slurm`
 
@@ -91,34 +85,6 @@ def run_job(job: Job, session: Session, *, rerun: bool = False) -> Outcome:
     return Outcome(job.config, directory.path, "done", "", record)
 
 
-def load_run(directory: str | Path) -> Method:
-    """The trained method of a finished run, in evaluation mode, on the CPU.
-
-    Raises:
-        UsageError: the folder holds no finished run, or what it needs is gone.
-
-    >>> load_run("nowhere")
-    Traceback (most recent call last):
-    wsolbench.errors.UsageError: 'nowhere' is no finished run: it has no record.json
-    """
-    folder = Path(directory).resolve()
-    if not (folder / RECORD).is_file():
-        raise UsageError(f"'{directory}' is no finished run: it has no {RECORD}")
-    record = read_record(folder / RECORD)
-    config = repeat(str(folder / "config.yaml"))
-    dataset, _ = Session().dataset(config)
-    method = create(config, dataset.info, config.backbone or METHODS.get(record.method).default_backbone)
-    kept = record.ledger.get("weights_file")
-    if record.ledger["training"] == "own":
-        method.load_checkpoint(folder / (kept or "last.safetensors"))
-    elif record.ledger["training"] == "classifier":
-        home = folder.parents[3] / "_classifiers" / str(record.provenance["classifier"])
-        classifier = method.classifier
-        assert isinstance(classifier, nn.Module)
-        load_into(classifier, folder / kept if kept else home / "last.safetensors")
-    return method.eval()
-
-
 def _carry_out(job: Job, session: Session, about: dict[str, Any], rerun: bool, searched: Cost) -> RunRecord:
     """The story of a run. Every file is whole or absent; `record.json` is the caller's, and comes last."""
     config, info, folder = job.config, job.dataset.info, job.directory.path
@@ -141,7 +107,14 @@ def _carry_out(job: Job, session: Session, about: dict[str, Any], rerun: bool, s
         matrix_reader = AnnotationReader()
         matrix = []
         if config.protocol.matrix:
-            matrix = protocol_matrix(job, matrix_reader, checkpoints.steps, checkpoints.levels)
+            matrix = protocol_matrix(
+                matrix_reader,
+                checkpoints.steps,
+                checkpoints.levels,
+                job.allowed(),
+                job.settings,
+                config.evaluate.interval,
+            )
         weights_file = checkpoints.keep(chosen, folder)
     parts = {name: each.parts for name, each in evaluated.items()}
     levels = {name: each.levels() for name, each in parts.items()}
@@ -204,94 +177,4 @@ def _carry_out(job: Job, session: Session, about: dict[str, Any], rerun: bool, s
     return record
 
 
-@contextmanager
-def deterministic(device: torch.device) -> Iterator[None]:
-    """Ask torch for algorithms that repeat bit for bit; it warns where an operation has none."""
-    if device.type == "cuda":
-        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
-    settings: Any = torch.utils.deterministic
-    before = torch.are_deterministic_algorithms_enabled(), torch.is_deterministic_algorithms_warn_only_enabled()
-    fill = settings.fill_uninitialized_memory
-    torch.use_deterministic_algorithms(True, warn_only=True)
-    settings.fill_uninitialized_memory = False  # costs time, and nothing here reads what it did not write
-    try:
-        yield
-    finally:
-        torch.use_deterministic_algorithms(before[0], warn_only=before[1])
-        settings.fill_uninitialized_memory = fill
-
-
 # --- record ----------------------------------------------------------------------------------------------------------
-
-
-def _drawn(job: Job) -> dict[str, Any] | None:
-    """The content of `subset.json`; None where no image was drawn or listed."""
-    protocol, subset = job.config.protocol, job.chosen.subset
-    per_class = {"train": protocol.shots, "val": protocol.val_per_class}
-    ids = {"train": [job.train_split.ids[i] for i in job.indices], "val": list(job.val_split.ids)}
-    used = {name: ids[name] for name in ids if per_class[name] is not None or (subset and name in subset.ids)}
-    return subset_content(job.dataset.info.revision, job.config.seed, per_class, used) if used else None
-
-
-def _ledger(
-    job: Job, reader: AnnotationReader, splits: dict[str, Split], chosen: Checkpoint, threshold: Threshold | None
-) -> dict[str, Any]:
-    """What touched the numbers."""
-    config = job.config
-    trained = job.training != "none"
-    return {
-        "training": job.training,
-        "labels": {
-            "train": len(job.indices) if trained else 0,
-            **{name: len(split) for name, split in splits.items()},  # which class's map is read, and class metrics
-        },
-        "optimizer_steps": job.plan.steps if trained else 0,
-        "annotations": reader.uses() + (config.search.found or {}).get("annotations", []),
-        "val_source": job.dataset.info.val_source or None,  # such as a hold-out from train: its size and seed
-        "checkpoint": chosen.by,
-        "checkpoint_step": chosen.step if trained else None,
-        "checkpoints": chosen.candidates,
-        "threshold": threshold and threshold.by,
-        "weights": job.weights,
-        **_overlap(job),
-        **_pseudo_boxes(job),
-        "start": config.checkpoint and {"path": config.checkpoint, "sha256": job.identity["checkpoint"]},
-        "seeds": [config.seed],
-        "search": config.search.found or "none (untuned)",
-        "test_images": len(splits["test"]),
-        **job.chosen.ledger(),
-    }
-
-
-def _pseudo_boxes(job: Job) -> dict[str, Any]:
-    """Whose boxes stood in for those of val, by content, and which models of others had a part in them."""
-    pseudo = job.pseudo
-    if pseudo is None:
-        return {}
-    return {"pseudo_boxes": {"source": pseudo.source, "sha256": pseudo.sha256, "external": pseudo.external}}
-
-
-def _overlap(job: Job) -> dict[str, str]:
-    """What ImageNet's pretrained weights have seen of the data, where it is known; the embedded ones saw other symbols."""
-    seen = job.dataset.info.imagenet_overlap
-    return {"pretraining_overlap": seen} if seen and job.weights and job.weights["source"] == "timm" else {}
-
-
-def _notes(job: Job, trained: Trained) -> list[str]:
-    """What a reader of the numbers would otherwise miss."""
-    config = job.config
-    notes = job.chosen.notes() + search_notes(config)
-    notes += numerics_notes(None if job.training == "none" else config.train, config.evaluate)
-    if "pretrained" in job.method_class.needs and job.weights is None and job.config.checkpoint is None:
-        name = job.config.method["name"]
-        notes.append(f"{name} reads pretrained weights, but the backbone's are random (pretrained=false)")
-    commits = dict.fromkeys(trained.commits + job.directory.commits())
-    if len(commits) > 1:
-        notes.append(f"several versions of the code had a hand in this run: {', '.join(commits)}")
-    return notes
-
-
-def _sizes(job: Job, method: Method) -> dict[str, float | None]:
-    parameters = list(method.parameters())
-    trainable = sum(each.numel() for each in parameters if each.requires_grad) if job.training != "none" else 0
-    return {"parameters": sum(each.numel() for each in parameters), "trainable": trainable}

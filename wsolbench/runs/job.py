@@ -2,51 +2,22 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, fields, replace
-from pathlib import Path
-from typing import Any, Literal
+from dataclasses import dataclass
+from typing import Any
 
 import torch
 
-from wsolbench.config.identity import deciding_values
-from wsolbench.config.schema import ProtocolConfig, RunConfig, build_dataset_config, build_method_config, deciding
-from wsolbench.config.search_space import Search, open_search, untuned_name
-from wsolbench.conventions import CONVENTIONS, Convention, get_convention
-from wsolbench.data.bad_images import BadImages
-from wsolbench.data.split import Dataset, Split, create_dataset
-from wsolbench.data.subsets import Chosen, choose_images, protocol_name
-from wsolbench.distributed import group as dist
-from wsolbench.errors import UsageError
+from wsolbench.config.schema import RunConfig
+from wsolbench.config.selectors import KINDS, LAST, PSEUDO, Selector, Settings
+from wsolbench.conventions import Convention
+from wsolbench.data.dataset import Dataset
+from wsolbench.data.split import Split
 from wsolbench.method.base import Method, Training
-from wsolbench.protocols.needs import TrainingPlan, check_annotated, check_protocol, training_plan
-from wsolbench.protocols.select import LAST, PSEUDO, Selector, Settings, parse_checkpoint, parse_threshold
-from wsolbench.pseudo_boxes.folder import PseudoBoxes, read_pseudo_boxes
-from wsolbench.registry import DATASETS, METHODS
-from wsolbench.runs.directory import RunDirectory, digest, file_sha256, plain, run_path
-from wsolbench.runs.track import check_tracker
-from wsolbench.system.preflight import check_device, check_writable
-from wsolbench.system.progress import Reporter, Silent
-
-
-@dataclass
-class Session:
-    """What the runs of one command share: opened data sets, and which classifiers were trained by it."""
-
-    reporter: Reporter = field(default_factory=Silent)
-    datasets: dict[str, tuple[Dataset, str]] = field(default_factory=dict)  # with their fingerprints
-    trained: set[Path] = field(default_factory=set)
-    bad_images: BadImages = field(init=False)
-
-    def __post_init__(self) -> None:
-        self.bad_images = BadImages(self.reporter)
-
-    def dataset(self, config: RunConfig) -> tuple[Dataset, str]:
-        key = digest([config.dataset, config.root])
-        if key not in self.datasets:
-            options = {name: value for name, value in config.dataset.items() if name != "name"}
-            dataset = create_dataset(config.dataset["name"], root=config.root, **options)
-            self.datasets[key] = dataset, dataset.fingerprint()
-        return self.datasets[key]
+from wsolbench.protocols.images import Chosen
+from wsolbench.protocols.search import Search
+from wsolbench.pseudo_boxes.folder import PseudoBoxes
+from wsolbench.runs.directory import RunDirectory
+from wsolbench.training.plan import TrainingPlan
 
 
 @dataclass
@@ -101,6 +72,15 @@ class Job:
         """What a selector's argument means in this run."""
         return selector.settings(self.config.dataset["name"], self.backbone or "-", self.config.evaluate.interval)
 
+    def allowed(self) -> list[Selector]:
+        """The selectors that need no threshold given and whose annotation exists: the axes of a protocol matrix."""
+        there = {None: True, "test": True, "val": self.val_split.annotated, PSEUDO: self.pseudo is not None}
+        return [
+            Selector(kind.name, self.pseudo.source if kind.name == PSEUDO and self.pseudo else "")
+            for kind in KINDS
+            if kind.argument != "threshold" and there[kind.looks_at]
+        ]
+
     @property
     def training(self) -> Training:
         return "none" if self.plan.steps == 0 else self.method_class.training_for(self.backbone)
@@ -113,152 +93,11 @@ class Job:
         )
 
 
-def open_job(config: RunConfig, session: Session, device: torch.device | None = None) -> Job:
-    """Resolve every name, open the data, draw the images; `UsageError` if something does not exist or fit.
+@dataclass(frozen=True)
+class Task:
+    """What the leader asks the others to take part in: training, or one pass of evaluation over a split."""
 
-    A `device` that is given is another machine's: it is not looked for here.
-    """
-    check_protocol(config.protocol)
-    check_tracker(config.track)
-    if config.search.trials is not None:
-        config = replace(config, protocol=replace(config.protocol, name=untuned_name(config.protocol.name)))
-    device = device or resolve_device(config.device)
-    method_class: type[Method] = METHODS.get(config.method["name"])
-    method_options = _options(build_method_config, method_class, config.method)
-    dataset_options = _options(build_dataset_config, DATASETS.get(config.dataset["name"]), config.dataset)
-    check_writable(Path(config.out))
-    dataset, fingerprint = session.dataset(config)
-    chosen = choose_images(config, dataset, fingerprint, session.bad_images)
-    protocol = replace(config.protocol, name=protocol_name(config, chosen.subset))
-    config = replace(config, protocol=protocol)
-    annotated = {"val": chosen.val_split.annotated, "test": chosen.test_split.annotated}
-    is_trained = method_class.training != "none"
-    check_annotated(protocol, config.dataset["name"], annotated, dataset.info.has_boxes, is_trained=is_trained)
-    pseudo = protocol.pseudo_boxes and read_pseudo_boxes(protocol.pseudo_boxes, chosen.val_split)
-    checkpoint, threshold = _selectors(protocol, pseudo)
-    if pseudo and PSEUDO in (checkpoint.name, threshold.name) and not protocol.name.endswith(f"+{pseudo.source}"):
-        # boxes of another source, another protocol
-        protocol = replace(protocol, name=f"{protocol.name}+{pseudo.source}")
-        config = replace(config, protocol=protocol)
-    convention, convention_split = _convention(config, dataset, chosen, session)
-    backbone = config.backbone or method_class.default_backbone
-    plan = training_plan(config.train, protocol.budget, len(chosen.indices), len(chosen.train_split))
-    search = None
-    if config.search.trials is not None:
-        trains = plan.steps > 0 and method_class.training_for(backbone) != "none"
-        there = {None: True, "test": True, "val": annotated["val"], PSEUDO: bool(pseudo)}
-        search = open_search(config, backbone, checkpoint, there, dataset.info.has_boxes, trains=trains)
-        protocol = replace(protocol, name=protocol.name + search.suffix)
-        config = replace(config, protocol=protocol)
-    weights = _weights(config, backbone)
-    identity = {
-        "config": _deciding(config) | {"method": method_options, "dataset": dataset_options, "backbone": backbone},
-        "data": fingerprint,
-        "method_version": method_class.version,
-        "weights": weights,
-        "checkpoint": config.checkpoint and file_sha256(config.checkpoint),
-        "device": device.type,
-        **chosen.identity(),
-        **({"pseudo_boxes": pseudo.sha256} if pseudo else {}),
-    }
-    hash = digest(identity if search is None else search.identity(identity))
-    path = run_path(
-        config.out,
-        config.dataset["name"],
-        config.method["name"],
-        backbone or "-",
-        protocol.name,
-        config.seed,
-        hash,
-    )
-    return Job(
-        config=config,
-        method_class=method_class,
-        backbone=backbone,
-        dataset=dataset,
-        fingerprint=fingerprint,
-        device=device,
-        chosen=chosen,
-        convention=convention,
-        convention_split=convention_split,
-        checkpoint=checkpoint,
-        threshold=threshold,
-        pseudo=pseudo or None,
-        plan=plan,
-        weights=weights,
-        identity=identity,
-        directory=RunDirectory(path, hash),
-        search=search,
-    )
-
-
-def _selectors(protocol: ProtocolConfig, pseudo: PseudoBoxes | Literal[""] | None) -> tuple[Selector, Selector]:
-    """The protocol's selectors; one that goes by pseudo-boxes says whose, and refuses those of another source."""
-    chosen = []
-    for selector in (parse_checkpoint(protocol.checkpoint), parse_threshold(protocol.threshold)):
-        if selector.name == PSEUDO and pseudo:
-            if selector.argument not in ("", pseudo.source):
-                raise UsageError(
-                    f"protocol '{protocol.name}' chooses by '{selector}', but '{protocol.pseudo_boxes}' holds "
-                    f"pseudo-boxes of '{pseudo.source}'"
-                )
-            selector = Selector(selector.name, pseudo.source)
-        chosen.append(selector)
-    return chosen[0], chosen[1]
-
-
-def _convention(
-    config: RunConfig, dataset: Dataset, chosen: Chosen, session: Session
-) -> tuple[Convention | None, Split]:
-    """The convention asked for beside the reference, and test as it must see it."""
-    convention, name = get_convention(config.evaluate.convention), config.dataset["name"]
-    if convention.name == "reference":
-        return None, chosen.test_split
-    if not dataset.info.has_boxes:
-        raise UsageError(f"convention '{convention.name}' compares boxes, but {name} has masks and no boxes")
-    if convention.geometry == dataset.info.geometry:
-        return convention, chosen.test_split
-    if "geometry" not in {option.name for option in fields(type(dataset).Config)}:
-        alone = " or ".join(f"'{other}'" for other in CONVENTIONS if other.startswith(f"{convention.name} ("))
-        raise UsageError(
-            f"evaluate.convention={convention.name} needs images cut as its authors do, and data set '{name}' shows them "
-            f"one way only: take {alone}, which scores the same maps"
-        )
-    other, _ = session.dataset(replace(config, dataset=config.dataset | {"geometry": convention.geometry}))
-    return convention, chosen.without_bad("test", other.split("test"))
-
-
-def resolve_device(name: str) -> torch.device:
-    """auto: CUDA if there is any, else the CPU. Among several processes each takes a GPU of its own.
-
-    >>> resolve_device("cpu").type
-    'cpu'
-    """
-    check_device(name)
-    if name == "auto":
-        name = "cuda" if torch.cuda.is_available() else "cpu"
-    if name == "cuda" and dist.world() > 1:
-        return torch.device("cuda", dist.local_rank())
-    return torch.device(name)
-
-
-def _options(build: Any, cls: type[Any], chosen: dict[str, Any]) -> dict[str, Any]:
-    """A plug-in's deciding options with defaults filled in: a default that is spelled out is the same run."""
-    values = {name: value for name, value in chosen.items() if name != "name"}
-    filled: dict[str, Any] = plain(deciding(build(cls, chosen["name"], values)))
-    return {"name": chosen["name"], **filled}
-
-
-def _deciding(config: RunConfig) -> dict[str, Any]:
-    """The configuration without what cannot change a number."""
-    return deciding_values(plain(config))
-
-
-def _weights(config: RunConfig, backbone: str | None) -> dict[str, Any] | None:
-    """Name, SHA-256 and source of the pretrained weights a run starts from."""
-    if backbone is None or not config.pretrained:
-        return None
-    from wsolbench.backbones.embedded import weights_sha256
-
-    sha256 = weights_sha256(backbone)
-    return {"name": backbone, "sha256": sha256, "source": "timm" if sha256 is None else "wsolbench"}
+    config: RunConfig
+    hash: str  # of the run, which all must come to
+    split: str | None = None  # None: training
+    by_convention: bool = False

@@ -12,14 +12,19 @@ import traceback
 from dataclasses import replace
 from typing import Any
 
-from wsolbench.config.schema import RunConfig, to_yaml
-from wsolbench.config.search_space import Search, untuned_name, with_values
-from wsolbench.errors import MachineError, WsolbenchError
-from wsolbench.protocols.needs import AnnotationReader
+from wsolbench.config.saved import to_yaml
+from wsolbench.config.schema import RunConfig
+from wsolbench.config.search_space import with_values
+from wsolbench.data.annotations import AnnotationReader
+from wsolbench.errors import MachineError, WsolbenchError, reason
+from wsolbench.protocols.naming import untuned_name
+from wsolbench.protocols.search import Search
 from wsolbench.protocols.select import CHECKPOINTS, Look, choose_checkpoint
-from wsolbench.runs.directory import RunDirectory, reason, trial_path
-from wsolbench.runs.job import Job, Session, open_job
-from wsolbench.runs.snapshots import Evaluator, open_checkpoints
+from wsolbench.runs.directory import RunDirectory, trial_path
+from wsolbench.runs.evaluator import Evaluator
+from wsolbench.runs.job import Job
+from wsolbench.runs.opening import Session, open_job
+from wsolbench.runs.snapshots import open_checkpoints
 from wsolbench.runs.trained import create, train
 
 Cost = dict[str, float | None]

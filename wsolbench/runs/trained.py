@@ -20,16 +20,20 @@ from typing import Any
 import torch
 from torch import nn
 
-from wsolbench.config.schema import RunConfig, to_yaml
-from wsolbench.data.split import DatasetInfo
-from wsolbench.distributed import group as dist
+from wsolbench import distributed
+from wsolbench.config.saved import to_yaml
+from wsolbench.config.schema import RunConfig
+from wsolbench.data.dataset import DatasetInfo
 from wsolbench.method.base import Method, create_method
 from wsolbench.method.checkpoint import read_tensors, write_tensors
-from wsolbench.runs.directory import SNAPSHOTS, RunDirectory, classifier_path, digest, plain, training_path
-from wsolbench.runs.job import Job, Session
+from wsolbench.runs.directory import SNAPSHOTS, RunDirectory, classifier_path, training_path
+from wsolbench.runs.job import Job, Task
+from wsolbench.runs.opening import Session
 from wsolbench.runs.watch import Watch, watching
-from wsolbench.system.hashing import stable_seed
-from wsolbench.training.fit import fit, save_weights, training_cost
+from wsolbench.system.hashing import digest, plain, stable_seed
+from wsolbench.training.fit import fit
+from wsolbench.training.log import training_cost
+from wsolbench.training.state import save_weights
 
 
 @dataclass(frozen=True)
@@ -153,7 +157,7 @@ def take_steps(
     watch: Watch | None = None,
 ) -> None:
     """All optimizer steps of the run, or those that are left; where there are several processes, by all of them."""
-    with dist.together(dist.Task(job.config, job.directory.hash)):
+    with distributed.together(Task(job.config, job.directory.hash)):
         fit(
             method,
             job.train_split,

@@ -16,14 +16,16 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from wsolbench import distributed
 from wsolbench.boxes.maps import normalize_maps
-from wsolbench.data.loading import collate
+from wsolbench.data.batches import collate
 from wsolbench.data.pictures import overlay, pixels
-from wsolbench.distributed import group as dist
+from wsolbench.errors import reason
 from wsolbench.method.base import Method
 from wsolbench.record import RunRecord
-from wsolbench.runs.directory import TRACK, reason
-from wsolbench.runs.job import Job, Session
+from wsolbench.runs.directory import TRACK
+from wsolbench.runs.job import Job
+from wsolbench.runs.opening import Session
 from wsolbench.runs.track import Tracker, open_tracker
 from wsolbench.types import Batch
 
@@ -34,7 +36,7 @@ TIMES = 20  # a training shows its maps about this often
 @contextmanager
 def watching(job: Job, method: Method, folder: Path, session: Session) -> Iterator[Watch | None]:
     """Whom a run tells while the block runs: None where nobody watches; of several processes only the first tells."""
-    if job.config.track is None or not dist.is_first():
+    if job.config.track is None or not distributed.is_first():
         yield None
         return
     watch = Watch(job, method, folder, session)

@@ -7,13 +7,16 @@ that is killed may leave a temporary file (`<name>.tmp`), which its successor wr
 from __future__ import annotations
 
 import errno
+import json
 import os
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import Any
 
 from wsolbench.errors import MachineError
+from wsolbench.system.hashing import plain
 
 TEMPORARY = ".tmp"
 NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
@@ -91,3 +94,19 @@ def _sync(path: Path) -> None:
             raise
     finally:
         os.close(handle)
+
+
+def write_bytes(path: Path, content: bytes) -> None:
+    """Write a file atomically: after a crash it holds the old content or the new, never a part."""
+    with atomically(path) as temporary:
+        temporary.write_bytes(content)
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write UTF-8 text atomically."""
+    write_bytes(path, text.encode())
+
+
+def write_json(path: Path, content: Any) -> None:
+    """Write JSON atomically."""
+    write_text(path, json.dumps(plain(content), indent=2, ensure_ascii=False) + "\n")

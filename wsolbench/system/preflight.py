@@ -45,14 +45,6 @@ def check_device(name: str) -> None:
         )
 
 
-def check_backbone(name: str) -> None:
-    """Refuse a name that neither timm nor this package knows; weights kept elsewhere ("hf-hub:...") are not looked up."""
-    if ":" not in name:
-        from wsolbench.backbones import family
-
-        family(name)
-
-
 def check_writable(folder: Path) -> None:
     """Make the folder and refuse one that cannot be written, before anything is computed."""
     try:

@@ -8,7 +8,7 @@ import torch
 
 from wsolbench.config.schema import Dtype, Optimizer, Schedule, TrainConfig
 from wsolbench.method.base import Method
-from wsolbench.protocols.needs import TrainingPlan
+from wsolbench.training.plan import TrainingPlan
 
 
 def build_optimizer(method: Method, train: TrainConfig) -> torch.optim.Optimizer:

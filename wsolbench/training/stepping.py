@@ -10,14 +10,15 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from wsolbench import distributed
 from wsolbench.config.schema import Dtype, TrainConfig
 from wsolbench.data.ids import images_named
-from wsolbench.distributed import group as dist
+from wsolbench.distributed.batch_norm import statistics_of_all
 from wsolbench.errors import WsolbenchError
 from wsolbench.method.base import Method
 from wsolbench.method.means import Means
 from wsolbench.method.numerics import Numerics
-from wsolbench.training.replica import Replica, statistics_of_all, weigh
+from wsolbench.training.replica import Replica, weigh
 from wsolbench.types import Batch
 
 LATE = ("cuda",)  # kinds of device that run ahead of the host, which must not wait for them at every step
@@ -33,9 +34,9 @@ class Losses:
 
     def over_processes(self) -> Losses:
         """The losses of the whole batch, where each process has had its share."""
-        if dist.world() == 1:
+        if distributed.world() == 1:
             return self
-        *terms, total = dist.mean(torch.stack([*self.terms.values(), self.sum])).unbind()
+        *terms, total = distributed.mean(torch.stack([*self.terms.values(), self.sum])).unbind()
         return Losses(dict(zip(self.terms, terms, strict=True)), total)
 
 
@@ -88,7 +89,7 @@ class Stepper:
         """What the loss takes over the whole batch, from a first pass that draws what the second will draw."""
         means, state = Means(), _random_state(self.device)
         for part in parts:
-            with dist.turn(), means.passing(), torch.no_grad(), self._forward():
+            with distributed.turn(), means.passing(), torch.no_grad(), self._forward():
                 self.method(part.to(self.device))
         means.complete()
         _draw_again(self.device, state)
@@ -102,9 +103,9 @@ class Stepper:
         count = len(part.ids)
         if self._call is None:
             self._call = Replica(self.method, self.device)  # here: compiled and laid out by now
-        with dist.turn(), self._forward():
+        with distributed.turn(), self._forward():
             losses = self._call(part.to(self.device), exchange=is_last)
-            losses = weigh(losses, self.method, count * dist.world() / total, count / share)
+            losses = weigh(losses, self.method, count * distributed.world() / total, count / share)
         loss = sum(losses.values(), torch.zeros((), device=self.device))
         with self.numerics.products():
             self.scaler.scale(loss).backward()  # type: ignore[no-untyped-call]

@@ -6,7 +6,7 @@ from __future__ import annotations
 import numpy as np
 
 from wsolbench.boxes.onepass.graph import START, Graph
-from wsolbench.boxes.onepass.kernels import F64, I32, I64, NONE, U8, by_value, compiled, larger, smaller
+from wsolbench.boxes.onepass.kernels import F64, I32, I64, NONE, U8, by_value, larger, smaller
 from wsolbench.boxes.onepass.tree import (
     BORN,
     FIRST,
@@ -22,6 +22,7 @@ from wsolbench.boxes.onepass.tree import (
     branch_at,
     lowest_level,
 )
+from wsolbench.system.compiled import compiled
 
 LEVELS = 255
 

@@ -8,7 +8,8 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from wsolbench.boxes.onepass.kernels import I32, NONE, U8, compiled, larger, smaller
+from wsolbench.boxes.onepass.kernels import I32, NONE, U8, larger, smaller
+from wsolbench.system.compiled import compiled
 
 OUTSIDE = 0  # the first piece of a graph of holes stands for everything beyond the edge
 ROW, START = 0, 1  # columns of `Graph.pieces`

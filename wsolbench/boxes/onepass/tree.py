@@ -8,7 +8,8 @@ from typing import NamedTuple
 import numpy as np
 
 from wsolbench.boxes.onepass.graph import OUTSIDE, PIECE, ROW, Graph, X
-from wsolbench.boxes.onepass.kernels import I32, NONE, U8, by_value, compiled
+from wsolbench.boxes.onepass.kernels import I32, NONE, U8, by_value
+from wsolbench.system.compiled import compiled
 
 X0, Y0, X1, Y1, TOP, NEXT = range(6)  # columns of `Tree.records`
 BORN, MERGED, INTO, FIRST, LAST = range(5)  # of `Tree.branches`

@@ -17,7 +17,8 @@ import numpy as np
 from wsolbench.data.bad_images import cpus, in_threads
 from wsolbench.data.check.images import Looker, metadata_of
 from wsolbench.data.check.report import Finding, Report, SplitReport
-from wsolbench.data.split import Dataset, DatasetInfo, Split, create_dataset
+from wsolbench.data.dataset import Dataset, DatasetInfo, create_dataset
+from wsolbench.data.split import Split
 from wsolbench.errors import UsageError, WsolbenchError, unknown
 from wsolbench.system.interrupt import Interrupt
 from wsolbench.system.progress import Reporter, Silent

@@ -51,7 +51,7 @@ def write(document: Document, folder: Path, command: str) -> list[Path]:
     Raises:
         WsolbenchError: the folder cannot be written.
     """
-    from wsolbench.runs.directory import write_text
+    from wsolbench.system.files import write_text
 
     document, name = replace(document, command=command), document.title.lower().replace(" ", "-")
     folder = Path(folder)

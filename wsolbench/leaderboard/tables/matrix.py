@@ -7,17 +7,16 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from wsolbench.config.selectors import names_by_supervision, parse_checkpoint, parse_threshold
 from wsolbench.leaderboard.groups import summarise
 from wsolbench.leaderboard.standings import Group, Row, Stat
 from wsolbench.leaderboard.tables.board import Spread, field_of
 from wsolbench.leaderboard.tables.protocol_steps import falls_sheet
 from wsolbench.leaderboard.tables.sheets import Document, Field, Head, Line, Sheet, Signs
-from wsolbench.protocols.select import LAST, parse_checkpoint, parse_threshold
 from wsolbench.record import Cell, RunRecord
 
 METRICS = ("GT-known", "Top-1 Loc")
-_CHECKPOINTS = (LAST, "class-accuracy", "val-pseudo", "val-boxes", "test-oracle")  # least supervision first
-_THRESHOLDS = ("otsu", "val-pseudo", "val-boxes", "test-oracle")
+_CHECKPOINTS, _THRESHOLDS = names_by_supervision("checkpoint"), names_by_supervision("threshold")
 Key = tuple[str, str, str]  # checkpoint's selector, threshold's, metric
 
 

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
+from wsolbench.config.selectors import parse_checkpoint, parse_threshold
 from wsolbench.leaderboard.groups import spread_of
 from wsolbench.leaderboard.standings import Group, Row, Stat
 from wsolbench.leaderboard.tables.board import Spread, field_of
 from wsolbench.leaderboard.tables.sheets import Field, Head, Line, Sheet
-from wsolbench.protocols.select import parse_checkpoint, parse_threshold
 from wsolbench.record import RunRecord
 
 

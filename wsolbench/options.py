@@ -1,0 +1,76 @@
+"""What the `Config` of a plug-in is: a small dataclass whose fields say whether they decide numbers; filled from the user's values."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import fields
+from pathlib import PurePath
+from typing import Any, cast
+
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from wsolbench.errors import UsageError, first_line, unknown
+
+# What the field of a plug-in's Config says about itself, as `field(default=..., metadata=IDLE)`.
+IDLE = {"decides": "nothing"}  # a path, a speed: the same numbers whatever its value
+YOUNG = {"decides": "unless default"}  # added when there were runs already: their hashes hold at the default
+
+
+def deciding(config: Any) -> dict[str, Any]:
+    """The options of a plug-in that decide numbers: without IDLE fields, and without YOUNG ones that have their default.
+
+    >>> from dataclasses import dataclass, field
+    >>> @dataclass
+    ... class Config:
+    ...     proxy: bool = False
+    ...     geometry: str = field(default="resize", metadata=YOUNG)
+    ...     cache: str | None = field(default=None, metadata=IDLE)
+    >>> deciding(Config(cache="pixels")), deciding(Config(geometry="centre-crop"))
+    ({'proxy': False}, {'proxy': False, 'geometry': 'centre-crop'})
+    """
+    kept = {}
+    for option in fields(config):
+        value, decides = getattr(config, option.name), option.metadata.get("decides")
+        if decides is None or (decides == YOUNG["decides"] and value != option.default):
+            kept[option.name] = value
+    return kept
+
+
+def deciding_text(config: Any) -> str:
+    """`deciding` as text, in the form of a dataclass's `repr`."""
+    return f"{type(config).__qualname__}({', '.join(f'{name}={value!r}' for name, value in deciding(config).items())})"
+
+
+def as_yaml(config: DictConfig) -> dict[str, Any]:
+    """Structured options as YAML can hold them: enums by name, paths as text."""
+    return cast(dict[str, Any], _without_paths(OmegaConf.to_container(config, resolve=True, enum_to_str=True)))
+
+
+def _without_paths(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _without_paths(held) for key, held in value.items()}
+    if isinstance(value, list):
+        return [_without_paths(held) for held in value]
+    return value.as_posix() if isinstance(value, PurePath) else value
+
+
+def _filled(config_class: type[Any], owner: str, values: Mapping[str, Any]) -> Any:
+    config = OmegaConf.structured(config_class)
+    for key in values:
+        if key not in config:
+            raise unknown(f"option of {owner}", key, map(str, config))
+    try:
+        return OmegaConf.to_object(OmegaConf.merge(config, dict(values)))
+    except OmegaConfBaseException as error:
+        raise UsageError(f"option of {owner}: {first_line(error)}") from error
+
+
+def build_method_config(cls: type[Any], name: str, values: Mapping[str, Any]) -> Any:
+    """The method's Config with `values` set; unknown keys are errors with suggestions."""
+    return _filled(cls.Config, f"method '{name}'", values)
+
+
+def build_dataset_config(cls: type[Any], name: str, values: Mapping[str, Any]) -> Any:
+    """The data set's Config with `values` set; unknown keys are errors with suggestions."""
+    return _filled(cls.Config, f"data set '{name}'", values)
