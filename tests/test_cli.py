@@ -15,7 +15,8 @@ from typing import Any, ClassVar
 import pytest
 
 from wsolbench import __version__
-from wsolbench.cli.main import build_parser, main, parsers_of
+from wsolbench.cli.main import build_parser, main
+from wsolbench.cli.parser import parsers_of
 from wsolbench.config.saved import to_yaml
 from wsolbench.config.schema import RunConfig
 from wsolbench.errors import UsageError, WsolbenchError
@@ -112,7 +113,7 @@ def stage(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Stage:
         monkeypatch.setattr(
             registry, "_entries", {name: Entry(name, "m", "C", "", Path("m.py"), 1) for name in classes}
         )
-    made.replace("backbones", family=made.backbones)
+    made.replace("backbones", check_backbone=made.backbones)
     made.replace("launch.start", run_by=made.run_by)
     monkeypatch.setattr("wsolbench.leaderboard.view.render", made.render)  # the rest of it is read by another module
     made.replace("profile", profile=made.note("profile", 0), Request=Request)
@@ -416,7 +417,7 @@ def test_list_says_what_exists_and_where() -> None:
     families = {name for name in METHODS.names() if name.endswith(":")}
     names = {*METHODS.names(), *DATASETS.names()} - families | {f"{family}<name>" for family in families}
     assert {"methods", "datasets", "protocols", "backbones", *names} <= set(words)
-    assert str(Path("wsolbench/conf/protocol/full.yaml")) in words
+    assert str(Path("wsolbench/config/presets/protocol/full.yaml")) in words
     assert "<k>shot" in words
     only = python("-m", "wsolbench", "list", "protocols").stdout
     assert [line.split()[0] for line in only.splitlines()] == [

@@ -9,7 +9,8 @@ import pytest
 from folder_trees import write_folder
 
 from wsolbench import create_dataset
-from wsolbench.cli.main import build_parser, main, parsers_of
+from wsolbench.cli.main import build_parser, main
+from wsolbench.cli.parser import parsers_of
 
 
 def content(folder: Path) -> dict[str, bytes]:

@@ -156,7 +156,8 @@ def test_following_the_page_step_by_step_benchmarks_own_images(
     """Every command of the five steps is given as it stands, with `sorted/` made by the test."""
     from folder_trees import write_folder
 
-    from wsolbench.cli.main import build_parser, main, parsers_of
+    from wsolbench.cli.main import build_parser, main
+    from wsolbench.cli.parser import parsers_of
 
     monkeypatch.chdir(tmp_path)
     write_folder(tmp_path / "sorted", counts={"train": 2, "val": 1, "test": 1}).write_csv()
@@ -213,7 +214,8 @@ def test_the_maps_of_the_page_are_scored(example: Any, tmp_path: Path, monkeypat
     assert {"GT-known@val", "MaxBoxAcc", "MaxBoxAccV2", "PxAP"} <= columns
     flags = set(re.findall(r"^\| `(--[a-z-]+)|, `(--[a-z-]+)", page, re.MULTILINE))
     documented = {flag for pair in flags for flag in pair if flag} | {"--maps", "--dataset", "--root"}
-    from wsolbench.cli.main import build_parser, parsers_of
+    from wsolbench.cli.main import build_parser
+    from wsolbench.cli.parser import parsers_of
 
     actions = parsers_of(build_parser())["evaluate"]._actions
     assert {action.option_strings[-1] for action in actions} - {"--help"} == documented

@@ -24,7 +24,8 @@ import numpy as np
 import pytest
 
 from wsolbench import create_dataset
-from wsolbench.cli.main import build_parser, main, parsers_of
+from wsolbench.cli.main import build_parser, main
+from wsolbench.cli.parser import parsers_of
 from wsolbench.config.compose import expand
 from wsolbench.config.saved import to_yaml
 from wsolbench.pseudo_boxes.folder import write_pseudo_boxes

@@ -4,92 +4,29 @@ from __future__ import annotations
 
 import argparse
 from pathlib import Path
-from typing import Protocol
 
-from wsolbench.cli.pseudo_boxes import add_arguments, pseudo_boxes
+from wsolbench.cli import pseudo_boxes
+from wsolbench.cli.parser import Verb, no_flags, parsers_of
 from wsolbench.config.overrides import names_in
 from wsolbench.errors import UsageError, unknown
 from wsolbench.system.interrupt import request_of
 from wsolbench.system.preflight import check_writable
 
 
-class Handler(Protocol):
-    """Carries out a verb; `rest` are the words that are no flags; returns the exit status."""
-
-    def __call__(self, arguments: argparse.Namespace, rest: list[str]) -> int: ...
-
-
-class Adder(Protocol):
-    """Adds a verb's parser."""
-
-    def __call__(self, name: str, handler: Handler, summary: str, example: str) -> argparse.ArgumentParser: ...
-
-
-def takes_options(handler: object) -> bool:
-    """Say whether a verb takes dataset.KEY=value."""
-    return handler in (show_sheet, check, draw)
-
-
-def add_verbs(verb: Adder) -> None:
-    """Declare the verbs below `data` and their flags."""
-    made = verb(
-        "show",
-        show_sheet,
-        "Write a contact sheet of a data set with its ground truth. dataset.KEY=value sets its options, as in run.",
-        "wsolbench data show badges --split val -o badges.png",
-    )
-    _add_name_and_root(made)
-    made.add_argument("--split", default="val", metavar="NAME", help="train, val or test (default: val)")
-    made.add_argument("--count", default=24, type=int, metavar="N", help="number of images (default: 24)")
-    made.add_argument("--seed", default=0, type=int, metavar="N", help="which images are drawn (default: 0)")
-    made.add_argument("-o", "--out", metavar="FILE", type=Path, help="default: NAME-SPLIT.png")
-
-    made = verb(
-        "init",
-        init,
-        "Make a folder for your own images, with its layout explained inside; nothing is overwritten.",
-        "wsolbench data init my-images",
-    )
-    made.add_argument("folder", metavar="DIR", type=Path, help="is made where it does not exist")
-
-    made = verb(
-        "check",
-        check,
-        "Look at every image and list of a data set; exit status 1 if there is a problem. dataset.KEY=value sets its "
-        "options, as in run. See docs/data-check.md.",
-        "wsolbench data check badges",
-    )
-    _add_name_and_root(made)
-    made.add_argument("--splits", metavar="A,B", help="train, val, test (default: all)")
-    made.add_argument("--quick", action="store_true", help="read headers only: nothing is decoded or compared")
-    made.add_argument("--json", metavar="FILE", type=Path, help="also write everything that was found there")
-    made.add_argument("--workers", metavar="N", type=int, help="threads (default: one per processor)")
-
-    made = verb(
-        "draw",
-        draw,
-        "Write the images that a few-shot protocol draws, to be given back as data.subset=FILE.",
-        "wsolbench data draw badges --shots 5 --seed 0 -o five.json",
-    )
-    _add_name_and_root(made)
-    made.add_argument("--shots", required=True, type=int, metavar="K", help="training images per class")
-    made.add_argument("--val-per-class", type=int, metavar="K", help="also draw so many images per class of val")
-    made.add_argument("--seed", default=0, type=int, metavar="N", help="default: 0")
-    made.add_argument("-o", "--out", metavar="FILE", type=Path, help="default: NAME-<K>shot-s<SEED>.json")
-
-    made = verb(
-        "pseudo-boxes",
-        pseudo_boxes,
-        "Make one box per image without annotators: proposals, of which a classifier trained on labels only takes one. "
-        "How it takes it is wsolbench's own choice; the paper's filter is not public. See docs/pseudo-boxes.md.",
-        "wsolbench data pseudo-boxes badges --classifier results/runs/badges/cam/badges_cnn/full/s0-4d5c1b4c -o boxes",
-    )
-    add_arguments(made)
-
-
 def _add_name_and_root(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("name", help="see 'wsolbench list datasets'")
     parser.add_argument("--root", metavar="PATH", help="folder in which the data set lies")
+
+
+# --- show -------------------------------------------------------------------------------------------------------------
+
+
+def _show_flags(parser: argparse.ArgumentParser) -> None:
+    _add_name_and_root(parser)
+    parser.add_argument("--split", default="val", metavar="NAME", help="train, val or test (default: val)")
+    parser.add_argument("--count", default=24, type=int, metavar="N", help="number of images (default: 24)")
+    parser.add_argument("--seed", default=0, type=int, metavar="N", help="which images are drawn (default: 0)")
+    parser.add_argument("-o", "--out", metavar="FILE", type=Path, help="default: NAME-SPLIT.png")
 
 
 def show_sheet(arguments: argparse.Namespace, rest: list[str]) -> int:
@@ -106,6 +43,32 @@ def show_sheet(arguments: argparse.Namespace, rest: list[str]) -> int:
 
     print(write_contact_sheet(dataset, arguments.split, path, arguments.count, arguments.seed))
     return 0
+
+
+# --- init -------------------------------------------------------------------------------------------------------------
+
+
+def _init_flags(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("folder", metavar="DIR", type=Path, help="is made where it does not exist")
+
+
+def init(arguments: argparse.Namespace, rest: list[str]) -> int:
+    """Make a folder for one's own images."""
+    from wsolbench.data.init_folder import init_folder
+
+    print(*init_folder(arguments.folder), sep="\n")
+    return 0
+
+
+# --- check ------------------------------------------------------------------------------------------------------------
+
+
+def _check_flags(parser: argparse.ArgumentParser) -> None:
+    _add_name_and_root(parser)
+    parser.add_argument("--splits", metavar="A,B", help="train, val, test (default: all)")
+    parser.add_argument("--quick", action="store_true", help="read headers only: nothing is decoded or compared")
+    parser.add_argument("--json", metavar="FILE", type=Path, help="also write everything that was found there")
+    parser.add_argument("--workers", metavar="N", type=int, help="threads (default: one per processor)")
 
 
 def check(arguments: argparse.Namespace, rest: list[str]) -> int:
@@ -137,6 +100,17 @@ def check(arguments: argparse.Namespace, rest: list[str]) -> int:
     return request_of(KeyboardInterrupt()).status if not report.complete else 1 if report.problems else 0
 
 
+# --- draw -------------------------------------------------------------------------------------------------------------
+
+
+def _draw_flags(parser: argparse.ArgumentParser) -> None:
+    _add_name_and_root(parser)
+    parser.add_argument("--shots", required=True, type=int, metavar="K", help="training images per class")
+    parser.add_argument("--val-per-class", type=int, metavar="K", help="also draw so many images per class of val")
+    parser.add_argument("--seed", default=0, type=int, metavar="N", help="default: 0")
+    parser.add_argument("-o", "--out", metavar="FILE", type=Path, help="default: NAME-<K>shot-s<SEED>.json")
+
+
 def draw(arguments: argparse.Namespace, rest: list[str]) -> int:
     """Write the draw of a few-shot protocol."""
     for flag, value in (("--shots", arguments.shots), ("--val-per-class", arguments.val_per_class)):
@@ -156,9 +130,54 @@ def draw(arguments: argparse.Namespace, rest: list[str]) -> int:
     return 0
 
 
-def init(arguments: argparse.Namespace, rest: list[str]) -> int:
-    """Make a folder for one's own images."""
-    from wsolbench.data.init_folder import init_folder
+# --- all of them -----------------------------------------------------------------------------------------------------
 
-    print(*init_folder(arguments.folder), sep="\n")
-    return 0
+
+def say_which(arguments: argparse.Namespace, rest: list[str]) -> int:
+    """`wsolbench data` alone."""
+    known = parsers_of(arguments.parser)
+    raise UsageError(f"say what to do with a data set: {', '.join(known)}; see 'wsolbench data --help'")
+
+
+VERB = Verb(
+    "data",
+    "Look at a data set, or make one.",
+    "wsolbench data show badges",
+    no_flags,
+    say_which,
+    verbs=(
+        Verb(
+            "show",
+            "Write a contact sheet of a data set with its ground truth. dataset.KEY=value sets its options, as in run.",
+            "wsolbench data show badges --split val -o badges.png",
+            _show_flags,
+            show_sheet,
+            takes_overrides=True,
+        ),
+        Verb(
+            "init",
+            "Make a folder for your own images, with its layout explained inside; nothing is overwritten.",
+            "wsolbench data init my-images",
+            _init_flags,
+            init,
+        ),
+        Verb(
+            "check",
+            "Look at every image and list of a data set; exit status 1 if there is a problem. dataset.KEY=value sets its "
+            "options, as in run. See docs/data-check.md.",
+            "wsolbench data check badges",
+            _check_flags,
+            check,
+            takes_overrides=True,
+        ),
+        Verb(
+            "draw",
+            "Write the images that a few-shot protocol draws, to be given back as data.subset=FILE.",
+            "wsolbench data draw badges --shots 5 --seed 0 -o five.json",
+            _draw_flags,
+            draw,
+            takes_overrides=True,
+        ),
+        pseudo_boxes.VERB,
+    ),
+)

@@ -1,19 +1,19 @@
-"""The flags of `wsolbench leaderboard`, and what they ask for; nothing heavy is imported here."""
+"""`wsolbench leaderboard`: finished runs as tables."""
 
 from __future__ import annotations
 
 import argparse
 import shlex
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from wsolbench.errors import UsageError
+from wsolbench.cli.parser import Verb, print_text
+from wsolbench.errors import UsageError, unknown
 from wsolbench.leaderboard.formats import FORMATS
 
 if TYPE_CHECKING:
     from wsolbench.leaderboard.view import View
-
-EXAMPLE = "wsolbench leaderboard --reported --dataset cub --backbone deit_small_patch16_224"
 
 _AXES = {  # in the order of the fields of `Selection`
     "dataset": "data sets, by our name or the printed one",
@@ -87,3 +87,27 @@ def _names(text: str | None, flag: str) -> tuple[str, ...]:
     if not names:
         raise UsageError(f"{flag} '{text}': expected one or more names, separated by commas")
     return names
+
+
+def leaderboard(arguments: argparse.Namespace, rest: list[str]) -> int:
+    """Print the tables, and write them where that is asked for."""
+    if arguments.format not in FORMATS:
+        raise unknown("format", arguments.format, FORMATS)
+    from wsolbench.leaderboard.formats import show, write
+    from wsolbench.leaderboard.view import build
+
+    document = build(Path(arguments.results), view_of(arguments))
+    print_text(show(document, arguments.format))
+    if arguments.write is not None:
+        for path in write(document, arguments.write, command_of(arguments)):
+            print(path, file=sys.stderr)
+    return 0
+
+
+VERB = Verb(
+    "leaderboard",
+    "Print finished runs by data set, backbone and protocol; select, pivot, compare; published numbers beside them.",
+    "wsolbench leaderboard --reported --dataset cub --backbone deit_small_patch16_224",
+    add_flags,
+    leaderboard,
+)

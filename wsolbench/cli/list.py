@@ -1,11 +1,14 @@
-"""What exists and where it lives, read from files: `wsolbench list` imports neither torch nor a plug-in."""
+"""`wsolbench list`: what exists and where it lives, read from files; neither torch nor a plug-in is imported."""
 
 from __future__ import annotations
 
+import argparse
 import ast
 from collections.abc import Callable
 from pathlib import Path
 
+from wsolbench.cli.parser import Verb
+from wsolbench.errors import unknown
 from wsolbench.registry import DATASETS, METHODS, Registry
 
 PACKAGE = Path(__file__).parent.parent
@@ -63,3 +66,25 @@ SECTIONS: dict[str, Callable[[], list[tuple[str, str, str]]]] = {
     "protocols": _protocols,
     "backbones": _backbones,
 }
+
+
+def add_flags(parser: argparse.ArgumentParser) -> None:
+    """Declare what the verb takes."""
+    parser.add_argument("what", nargs="?", metavar="KIND", help=f"{', '.join(SECTIONS)} (default: all)")
+
+
+def print_list(arguments: argparse.Namespace, rest: list[str]) -> int:
+    """Print one section, or all of them."""
+    if arguments.what is not None and arguments.what not in SECTIONS:
+        raise unknown("kind", arguments.what, SECTIONS)
+    for number, kind in enumerate([arguments.what] if arguments.what else SECTIONS):
+        rows = list_section(kind)
+        if arguments.what is None:
+            print("\n" * (number > 0) + kind)
+        name_width, summary_width = (max((len(row[i]) for row in rows), default=0) for i in (0, 1))
+        for name, summary, where in rows:
+            print(f"  {name:{name_width}}  {summary:{summary_width}}  {where}")
+    return 0
+
+
+VERB = Verb("list", "Say what exists, and where it lives.", "wsolbench list methods", add_flags, print_list)

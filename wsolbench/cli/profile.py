@@ -1,4 +1,4 @@
-"""The flags of `wsolbench profile`; nothing heavy is imported here."""
+"""`wsolbench profile`: what methods cost."""
 
 from __future__ import annotations
 
@@ -7,13 +7,11 @@ import shlex
 from collections.abc import Sequence
 from pathlib import Path
 
-from wsolbench.backbones import check_backbone
+from wsolbench.cli.parser import Verb
 from wsolbench.config.overrides import integers_in, names_in
 from wsolbench.errors import UsageError, unknown
 from wsolbench.system.preflight import check_device, check_writable
 
-EXAMPLE = "wsolbench profile --methods cam,center-box --device cpu --batch-size 1,8"
-SUMMARY = "Measure throughput, latency, memory, FLOPs and energy of methods. See docs/profile.md."
 DTYPES = ("fp32", "tf32", "bf16", "fp16")
 WORKS = ("forward", "localize", "boxes", "train")
 
@@ -49,6 +47,8 @@ def profile(arguments: argparse.Namespace, rest: Sequence[str]) -> int:
         raise UsageError(f"--results '{arguments.results}' is no folder of results")
     check_device(arguments.device)
     for backbone in names_in(arguments.backbone):
+        from wsolbench.backbones import check_backbone
+
         check_backbone(backbone)
     check_writable(Path("results/profile") if arguments.out is None else arguments.out.parent)
     from wsolbench.profile import Request
@@ -95,3 +95,12 @@ def _command(arguments: argparse.Namespace) -> str:
             continue
         words += [action.option_strings[-1]] if value is True else [action.option_strings[-1], str(value)]
     return shlex.join(words)
+
+
+VERB = Verb(
+    "profile",
+    "Measure throughput, latency, memory, FLOPs and energy of methods. See docs/profile.md.",
+    "wsolbench profile --methods cam,center-box --device cpu --batch-size 1,8",
+    add_flags,
+    profile,
+)

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from wsolbench.cli.parser import Verb
 from wsolbench.errors import UsageError, unknown
 from wsolbench.system.preflight import check_device, check_writable
 
@@ -14,7 +15,7 @@ SOURCES = ("segments", "rpn", "clip")
 LABELS_ONLY = ("last", "class-accuracy")  # checkpoint selectors that look at no boxes
 
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
+def add_flags(parser: argparse.ArgumentParser) -> None:
     """The flags of the verb."""
     parser.add_argument("name", help="data set, see 'wsolbench list datasets'")
     parser.add_argument("--root", metavar="PATH", help="folder in which the data set lies")
@@ -159,3 +160,14 @@ def _names(path: Path, count: int) -> tuple[str, ...]:
     if len(names) != count:
         raise UsageError(f"--class-names '{path}' holds {len(names)} names, but the data set has {count} classes")
     return names
+
+
+VERB = Verb(
+    "pseudo-boxes",
+    "Make one box per image without annotators: proposals, of which a classifier trained on labels only takes one. "
+    "How it takes it is wsolbench's own choice; the paper's filter is not public. See docs/pseudo-boxes.md.",
+    "wsolbench data pseudo-boxes badges --classifier results/runs/badges/cam/badges_cnn/full/s0-4d5c1b4c -o boxes",
+    add_flags,
+    pseudo_boxes,
+    keeps=True,
+)

@@ -1,4 +1,4 @@
-"""The flags of `wsolbench report`; nothing heavy is imported here."""
+"""`wsolbench report`: finished runs as one page."""
 
 from __future__ import annotations
 
@@ -7,14 +7,10 @@ import shlex
 from collections.abc import Sequence
 from pathlib import Path
 
+from wsolbench.cli.parser import Verb
 from wsolbench.config.overrides import names_in
 from wsolbench.errors import UsageError
 from wsolbench.system.preflight import check_writable
-
-EXAMPLE = "wsolbench report results -o report.html"
-SUMMARY = (
-    "Write finished runs as one page: tables, curves, error classes, a gallery of what they see. See docs/report.md."
-)
 
 
 def add_flags(parser: argparse.ArgumentParser) -> None:
@@ -56,3 +52,12 @@ def invitation(out: str | Path, directories: Sequence[Path]) -> str:
     if len(directories) == 1:
         return f"record: {directories[0] / 'record.json'}\nas a page: {shlex.join(['wsolbench', 'report', str(directories[0])])}"
     return f"records: {Path(out, 'runs')}\nas a page: {shlex.join(['wsolbench', 'report', str(out)])}"
+
+
+VERB = Verb(
+    "report",
+    "Write finished runs as one page: tables, curves, error classes, a gallery of what they see. See docs/report.md.",
+    "wsolbench report results -o report.html",
+    add_flags,
+    report,
+)
