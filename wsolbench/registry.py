@@ -136,13 +136,23 @@ def _scan(module: str, decorator: str) -> list[Entry]:
         )
     if spec.submodule_search_locations:
         files = [
-            (f"{module}.{path.stem}" if path.stem != "__init__" else module, path)
+            (".".join((module, *_parts(path.relative_to(folder)))), path)
             for folder in spec.submodule_search_locations
-            for path in sorted(Path(folder).glob("*.py"))
+            for path in sorted(Path(folder).rglob("*.py"))
         ]
     else:
         files = [(module, Path(spec.origin or ""))]
     return [entry for name, path in files for entry in _scan_file(name, path, decorator)]
+
+
+def _parts(path: Path) -> tuple[str, ...]:
+    """The names under which a file of a package is imported.
+
+    >>> _parts(Path("badges/dataset.py")), _parts(Path("badges/__init__.py"))
+    (('badges', 'dataset'), ('badges',))
+    """
+    parts = path.with_suffix("").parts
+    return parts[:-1] if parts[-1] == "__init__" else parts
 
 
 def _find(module: str) -> ModuleSpec | None:

@@ -21,10 +21,10 @@ from wsolbench.data.lists import Index, Ints, Lines, boxes_per_image, read_lines
 from wsolbench.data.metadata import MaskFiles, Metadata
 from wsolbench.errors import UsageError, WsolbenchError
 from wsolbench.registry import register_dataset
-from wsolbench_datasets._holdout import HoldOut
-from wsolbench_datasets._layouts import Layout, Which, first_folder
-from wsolbench_datasets._listed import HoldOutConfig
-from wsolbench_datasets._reference import ArchiveConfig, ReferenceDataset
+from wsolbench_datasets.listed.dataset import HoldOutConfig
+from wsolbench_datasets.listed.holdout import HoldOut
+from wsolbench_datasets.listed.layout import Layout, Which, first_folder
+from wsolbench_datasets.listed.reference import ArchiveConfig, ReferenceDataset
 
 IMAGES, CLASSES, LABELS = "images.txt", "classes.txt", "image_class_labels.txt"
 SPLIT, BOXES = "train_test_split.txt", "bounding_boxes.txt"

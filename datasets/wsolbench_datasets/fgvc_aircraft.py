@@ -23,7 +23,7 @@ from wsolbench.data.ids import EXPECTED, is_safe
 from wsolbench.data.lists import NUMBER, Index, Ints, boxes_per_image, read_lines
 from wsolbench.data.metadata import Metadata
 from wsolbench.registry import register_dataset
-from wsolbench_datasets._archive import ArchiveDataset
+from wsolbench_datasets.listed.archive import ArchiveDataset
 
 BOXES, VARIANTS = "images_box.txt", "variants.txt"
 PARTS = {"train": ("train", "val"), "test": ("test",)}

@@ -10,7 +10,7 @@ from pathlib import PurePosixPath
 from typing import ClassVar, final
 
 from wsolbench.registry import register_dataset
-from wsolbench_datasets._reference import ReferenceDataset
+from wsolbench_datasets.listed.reference import ReferenceDataset
 
 RAW = ("*annotations-object-segmentation.csv", "*annotations-bbox.csv", "class-descriptions*.csv", "oidv*.csv")
 

@@ -21,9 +21,9 @@ from wsolbench.data.ids import EXPECTED, is_safe
 from wsolbench.data.metadata import Metadata
 from wsolbench.errors import WsolbenchError
 from wsolbench.registry import register_dataset
-from wsolbench_datasets._archive import ArchiveDataset
-from wsolbench_datasets._layouts import first_folder
-from wsolbench_datasets._mat import MatFile
+from wsolbench_datasets.formats.mat import MatFile
+from wsolbench_datasets.listed.archive import ArchiveDataset
+from wsolbench_datasets.listed.layout import first_folder
 
 CORNERS = ("bbox_x1", "bbox_y1", "bbox_x2", "bbox_y2")
 MERGED = "cars_annos.mat"

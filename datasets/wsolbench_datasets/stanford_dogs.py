@@ -19,9 +19,9 @@ from wsolbench.data.ids import EXPECTED, is_safe
 from wsolbench.data.metadata import AnnotationFiles, Located, Metadata
 from wsolbench.errors import WsolbenchError
 from wsolbench.registry import register_dataset
-from wsolbench_datasets._archive import ArchiveDataset
-from wsolbench_datasets._mat import MatFile
-from wsolbench_datasets._voc import read_voc
+from wsolbench_datasets.formats.mat import MatFile
+from wsolbench_datasets.formats.voc import read_voc
+from wsolbench_datasets.listed.archive import ArchiveDataset
 
 LISTS = {"train": "train_list.mat", "test": "test_list.mat"}
 

@@ -19,11 +19,10 @@ from typing import Any, ClassVar, final
 import torch
 from torch import Tensor
 
-from wsolbench.method.base import Untrained, evaluating
-from wsolbench.method.checkpoint import Layout
+from wsolbench.method import Layout, Untrained, evaluating
 from wsolbench.registry import register_method
 from wsolbench.types import Prediction
-from wsolbench_methods._vit import build_vit, embed, plain_vit, run_blocks_with_class_rows
+from wsolbench_methods.networks.vit import build_vit, embed, plain_vit, run_blocks_with_class_rows
 
 
 class Blocks(Enum):

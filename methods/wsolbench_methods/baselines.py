@@ -16,7 +16,7 @@ from typing import ClassVar, final
 import torch
 from torch import Tensor
 
-from wsolbench.method.base import Untrained
+from wsolbench.method import Untrained
 from wsolbench.registry import register_method
 from wsolbench.types import Prediction
 

@@ -25,16 +25,31 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from wsolbench.backbones import create_backbone, family
-from wsolbench.config.schema import TrainConfig
-from wsolbench.method.base import Method, Training, evaluating, true_or_predicted
-from wsolbench.method.checkpoint import Layout, State, classifier_layout
-from wsolbench.method.param_groups import classifier_groups
-from wsolbench.method.precision import wide
+from wsolbench.config import TrainConfig
+from wsolbench.method import (
+    Layout,
+    Method,
+    State,
+    Training,
+    classifier_groups,
+    classifier_layout,
+    evaluating,
+    true_or_predicted,
+    wide,
+)
 from wsolbench.registry import register_method
 from wsolbench.types import Batch, Prediction
-from wsolbench_methods._pooled import PooledLinear, channels_first, check_pooled_linear, class_maps
-from wsolbench_methods._vit import ConvHead, Grid, build_vit, embed, final_norm, plain_vit, recomputing
-from wsolbench_methods.tscam import AUTHORS as TSCAM_AUTHORS
+from wsolbench_methods.networks.pooled import PooledLinear, channels_first, check_pooled_linear, class_maps
+from wsolbench_methods.networks.vit import (
+    TSCAM_AUTHORS,
+    ConvHead,
+    Grid,
+    build_vit,
+    embed,
+    final_norm,
+    plain_vit,
+    recomputing,
+)
 
 
 @register_method("cam")

@@ -23,11 +23,10 @@ import torch
 from torch import Tensor, nn
 
 from wsolbench.errors import UsageError
-from wsolbench.method.base import evaluating, true_or_predicted
-from wsolbench.method.precision import no_autocast, wide
+from wsolbench.method import evaluating, no_autocast, true_or_predicted, wide
 from wsolbench.registry import register_method
 from wsolbench.types import Prediction
-from wsolbench_methods._target_layer import LayerReader
+from wsolbench_methods.networks.target_layer import LayerReader
 
 FP16_SCALE = 1024.0
 """What class scores in float16 are multiplied by on their way back, as in training: gradients of a pooled map vanish else."""

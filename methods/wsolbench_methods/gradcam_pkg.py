@@ -38,11 +38,10 @@ from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from wsolbench.errors import UsageError, WsolbenchError
-from wsolbench.method.base import evaluating, true_or_predicted
-from wsolbench.method.precision import no_autocast
+from wsolbench.method import evaluating, no_autocast, true_or_predicted
 from wsolbench.registry import register_method
 from wsolbench.types import Prediction
-from wsolbench_methods._target_layer import LayerReader, TargetLayerConfig, channels_last
+from wsolbench_methods.networks.target_layer import LayerReader, TargetLayerConfig, channels_last
 
 PREFIX = "gradcam-pkg:"
 

@@ -25,13 +25,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from wsolbench.errors import UsageError
-from wsolbench.method.base import Method, evaluating
-from wsolbench.method.checkpoint import Layout, State
-from wsolbench.method.means import global_mean
-from wsolbench.method.precision import no_autocast, wide
+from wsolbench.method import Layout, Method, State, evaluating, global_mean, no_autocast, wide
 from wsolbench.registry import register_method
 from wsolbench.types import Batch, Prediction
-from wsolbench_methods._vit import (
+from wsolbench_methods.networks.vit import (
     Attention,
     ConvHead,
     attend,

@@ -24,15 +24,14 @@ from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 
 from wsolbench.backbones import create_backbone, family
-from wsolbench.config.schema import TrainConfig
+from wsolbench.config import TrainConfig
 from wsolbench.errors import WsolbenchError
-from wsolbench.method.base import Method, evaluating, true_or_predicted
-from wsolbench.method.checkpoint import Layout, State
-from wsolbench.method.param_groups import decay_groups
+from wsolbench.method import Layout, Method, State, decay_groups, evaluating, true_or_predicted
 from wsolbench.registry import register_method
 from wsolbench.types import Batch, Prediction
-from wsolbench_methods._conformer import AttentionFn, Conformer, initialise
-from wsolbench_methods._vit import (
+from wsolbench_methods.networks.conformer import AttentionFn, Conformer, initialise
+from wsolbench_methods.networks.vit import (
+    TSCAM_AUTHORS,
     ClassRows,
     ConvHead,
     Grid,
@@ -49,20 +48,6 @@ from wsolbench_methods._vit import (
 @dataclass
 class TSCAMConfig:
     drop_path: float = 0.1  # stochastic depth of the last block; block i has drop_path * i / (depth - 1)
-
-
-def _told_by(state: Mapping[str, Tensor]) -> bool:
-    """A plain ViT but for the convolutional head, and without SAT's spatial token."""
-    head = state.get("head.weight")
-    return "cls_token" in state and "loc_token" not in state and head is not None and head.ndim == 4
-
-
-def _from_authors(state: State) -> State:
-    """The ViT's tensors stand at the top."""
-    return {name if name.startswith("head.") else f"vit.{name}": value for name, value in state.items()}
-
-
-AUTHORS = Layout("TS-CAM (authors)", _told_by, _from_authors)
 
 
 def _from_conformer(state: State) -> State:
@@ -176,4 +161,4 @@ class TSCAM(Method):
         """The authors' checkpoints, and plain classifiers as they start from them."""
         if isinstance(self.vit, Conformer):
             return CONFORMER_AUTHORS, _plain_conformer(self.num_classes)
-        return AUTHORS, plain_vit(absent=("head.",), bias_for=self.num_classes)
+        return TSCAM_AUTHORS, plain_vit(absent=("head.",), bias_for=self.num_classes)

@@ -14,7 +14,7 @@ from pathlib import Path
 from wsolbench.config.compose import expand
 from wsolbench.data.split import Split
 from wsolbench.launch.here import run_all
-from wsolbench_datasets.badges import Badges
+from wsolbench_datasets.badges.dataset import Badges
 
 HERE = Path(__file__).parent
 COLUMNS = ("MaxBoxAccV2", "MaxBoxAccV2@.5", "GT-known@val", "Top-1 Cls")

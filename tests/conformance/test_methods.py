@@ -308,7 +308,7 @@ def test_classes_are_final(name: str) -> None:
 
 
 ALLOWED = {"method", "types", "registry", "errors", "config", "backbones"}
-SOURCES = sorted({file for name in NAMES for file in entry_of(name).path.parent.glob("*.py")})
+SOURCES = sorted({file for name in NAMES for file in entry_of(name).path.parent.rglob("*.py")})
 
 
 @pytest.mark.parametrize("path", SOURCES, ids=lambda path: path.stem)

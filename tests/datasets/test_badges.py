@@ -10,8 +10,9 @@ import torch
 
 from wsolbench import create_dataset
 from wsolbench.errors import UsageError, WsolbenchError
-from wsolbench_datasets import _compose, badges
-from wsolbench_datasets._glyphs import digit_pools, draw_letter
+from wsolbench_datasets.badges import compose as _compose
+from wsolbench_datasets.badges import dataset as badges
+from wsolbench_datasets.badges.glyphs import digit_pools, draw_letter
 
 LETTERS_DIGEST = "406a44069032394ea531a8f7b2ecbdf9d0e90a5152ffd7bed92dec84cc5f68a6"  # 32 val images of the letters
 

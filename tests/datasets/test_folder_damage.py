@@ -16,11 +16,11 @@ from PIL import Image
 
 from wsolbench import create_dataset
 from wsolbench.errors import UsageError, WsolbenchError
-from wsolbench_datasets._boxes_coco import read_boxes_coco
-from wsolbench_datasets._boxes_csv import read_boxes_csv
-from wsolbench_datasets._boxes_voc import read_boxes_voc
-from wsolbench_datasets._image_names import ImageNames
-from wsolbench_datasets._mask_files import read_mask
+from wsolbench_datasets.folder.boxes_coco import read_boxes_coco
+from wsolbench_datasets.folder.boxes_csv import read_boxes_csv
+from wsolbench_datasets.folder.boxes_voc import read_boxes_voc
+from wsolbench_datasets.folder.masks import read_mask
+from wsolbench_datasets.folder.names import ImageNames
 
 Damage = Callable[[FolderTree], Any]
 

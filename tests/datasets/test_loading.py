@@ -28,8 +28,8 @@ from wsolbench.runs.engine import run
 from wsolbench.runs.opening import Session, open_job
 from wsolbench.system.hashing import stable_seed
 from wsolbench.types import Annotation
-from wsolbench_datasets import _cache
-from wsolbench_datasets._pixels import MEAN, STD
+from wsolbench_datasets.listed import cache as _cache
+from wsolbench_datasets.listed.pixels import MEAN, STD
 
 
 @pytest.fixture
@@ -177,7 +177,7 @@ def test_a_cached_image_is_not_decoded_again(tree, tmp_path, monkeypatch):
     wanted = [cached(tree, tmp_path / "c")[index].image_CHW for index in range(9)]
     (path,) = pixel_files(tmp_path / "c")
     assert path.name.startswith("cub-test-224-")
-    monkeypatch.setattr("wsolbench_datasets._images.decode", None)
+    monkeypatch.setattr("wsolbench_datasets.listed.images.decode", None)
     split = cached(tree, tmp_path / "c")
     assert all(split[index].image_CHW.equal(wanted[index]) for index in range(9))
 

@@ -13,10 +13,10 @@ import torch
 from PIL import Image
 
 from wsolbench.errors import BadImage
-from wsolbench_datasets import _resize
-from wsolbench_datasets._decode import as_rgb, decode, opencv_agrees, read_header
-from wsolbench_datasets._pixels import MEAN, STD, View, evaluation_view, normalise, training_view, view_pixels
-from wsolbench_datasets._resize import ORDERS, pillows_order, resize
+from wsolbench_datasets.listed import resize as _resize
+from wsolbench_datasets.listed.decode import as_rgb, decode, opencv_agrees, read_header
+from wsolbench_datasets.listed.pixels import MEAN, STD, View, evaluation_view, normalise, training_view, view_pixels
+from wsolbench_datasets.listed.resize import ORDERS, pillows_order, resize
 
 PATH = Path("a.jpg")
 
@@ -87,8 +87,8 @@ def test_a_part_is_the_part_of_the_whole(size_HW):
 
 
 def test_pillow_itself_is_used_where_it_computes_otherwise(monkeypatch):
-    monkeypatch.setattr("wsolbench_datasets._pixels.pillows_order", lambda: None)
-    monkeypatch.setattr("wsolbench_datasets._pixels.resize", None)
+    monkeypatch.setattr("wsolbench_datasets.listed.pixels.pillows_order", lambda: None)
+    monkeypatch.setattr("wsolbench_datasets.listed.pixels.resize", None)
     image = noise(80, 60)
     assert np.array_equal(view_pixels(image, View(224)), by_pillow(image, 224))
     assert np.array_equal(view_pixels(image, evaluation_view("centre-crop")), by_pillow(image, 256)[16:240, 16:240])

@@ -14,8 +14,8 @@ from torch.overrides import TorchFunctionMode
 import wsolbench
 from wsolbench.method.base import Method
 from wsolbench.types import Batch
-from wsolbench_methods._pooled import class_maps
-from wsolbench_methods._vit import ConvHead, class_row
+from wsolbench_methods.networks.pooled import class_maps
+from wsolbench_methods.networks.vit import ConvHead, class_row
 from wsolbench_methods.sat import spatial_mask
 
 CASES = [

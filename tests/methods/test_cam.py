@@ -12,7 +12,7 @@ from torch import Tensor, nn
 import wsolbench
 from wsolbench.errors import UsageError
 from wsolbench.types import Batch
-from wsolbench_methods._pooled import check_pooled_linear
+from wsolbench_methods.networks.pooled import check_pooled_linear
 
 POOLED_LINEAR = [
     "resnet18",

@@ -18,7 +18,7 @@ import wsolbench
 from wsolbench.errors import UsageError
 from wsolbench.method.base import Method
 from wsolbench.types import Batch
-from wsolbench_methods._target_layer import token_grid
+from wsolbench_methods.networks.target_layer import token_grid
 
 PACKAGE = {
     "gradcam": pytorch_grad_cam.GradCAM,
@@ -89,7 +89,7 @@ def test_equals_the_grad_cam_package_on_the_backbones_of_the_papers(
     """After the package's own normalisation, which is applied to our raw maps: it gives no others."""
     backbone, model = full_size[0], cast(Any, full_size[1])
     images_BCHW = torch.randn(2, 3, 224, 224, generator=torch.Generator().manual_seed(5))
-    monkeypatch.setattr("wsolbench_methods._target_layer.create_backbone", lambda *_, **__: model)  # built once
+    monkeypatch.setattr("wsolbench_methods.networks.target_layer.create_backbone", lambda *_, **__: model)  # built once
     method = wsolbench.create_method(name, num_classes=5, backbone=backbone)
     if backbone == "resnet50":
         layer, reshape = model.layer4, None

@@ -14,7 +14,7 @@ from torch import Tensor
 
 import wsolbench
 from wsolbench.errors import UsageError
-from wsolbench_methods._vit import (
+from wsolbench_methods.networks.vit import (
     ConvHead,
     _unfit,
     attention,

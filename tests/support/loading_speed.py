@@ -28,7 +28,7 @@ from torchvision.datasets import ImageFolder
 
 from wsolbench.data.loading import eval_batches, train_batches
 from wsolbench.data.metadata import Metadata
-from wsolbench_datasets._listed import ListedSplit
+from wsolbench_datasets.listed.dataset import ListedSplit
 
 BATCH = 16
 NORMALISE = [transforms.ToTensor(), transforms.Normalize([0.485, 0.456, 0.406], [0.229, 0.224, 0.225])]

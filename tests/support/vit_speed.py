@@ -30,7 +30,7 @@ from torch.profiler import ProfilerActivity, profile
 
 import wsolbench
 from wsolbench.types import Batch
-from wsolbench_methods._vit import embed, final_norm, project, run_block
+from wsolbench_methods.networks.vit import embed, final_norm, project, run_block
 
 BACKBONE, CLASSES, SIDE = "deit_small_patch16_224", 1000, 224
 LOCALIZE, TRAIN = "localize", "train"

@@ -21,8 +21,7 @@ from torch.utils.checkpoint import checkpoint
 
 from wsolbench.backbones import create_backbone, family
 from wsolbench.errors import UsageError
-from wsolbench.method.checkpoint import Layout, State
-from wsolbench.method.precision import no_autocast, wide
+from wsolbench.method import Layout, State, no_autocast, wide
 
 Grid = tuple[int, int]
 """Patches per column and row."""
@@ -225,3 +224,17 @@ class ConvHead(nn.Conv2d):
     def _wide_bias(self) -> Tensor:
         assert self.bias is not None
         return wide(self.bias)
+
+
+def _is_of_tscam(state: Mapping[str, Tensor]) -> bool:
+    """A plain ViT but for the convolutional head, and without SAT's spatial token."""
+    head = state.get("head.weight")
+    return "cls_token" in state and "loc_token" not in state and head is not None and head.ndim == 4
+
+
+def _from_tscam(state: State) -> State:
+    """The ViT's tensors stand at the top."""
+    return {name if name.startswith("head.") else f"vit.{name}": value for name, value in state.items()}
+
+
+TSCAM_AUTHORS = Layout("TS-CAM (authors)", _is_of_tscam, _from_tscam)

@@ -14,7 +14,7 @@ from math import cos, isqrt, pi
 import numpy as np
 import numpy.typing as npt
 
-from wsolbench_datasets._glyphs import randint
+from wsolbench_datasets.badges.glyphs import randint
 
 Ints = npt.NDArray[np.int64]
 Bools = npt.NDArray[np.bool_]

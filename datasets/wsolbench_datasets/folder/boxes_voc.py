@@ -12,8 +12,8 @@ from pathlib import Path
 from xml.etree import ElementTree
 
 from wsolbench.errors import WsolbenchError
-from wsolbench_datasets._box_records import BoxFile, BoxRecord, Place, SizeRecord, whole_pixels
-from wsolbench_datasets._voc import CORNERS, parse_annotation
+from wsolbench_datasets.folder.box_records import BoxFile, BoxRecord, Place, SizeRecord, whole_pixels
+from wsolbench_datasets.formats.voc import CORNERS, parse_annotation
 
 
 def read_boxes_voc(files: Iterable[tuple[int, Path]], source: Path) -> BoxFile:

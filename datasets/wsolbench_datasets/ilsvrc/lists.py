@@ -11,8 +11,8 @@ import numpy as np
 
 from wsolbench.data.lists import Ints, Lines, read_lines
 from wsolbench.errors import WsolbenchError
-from wsolbench_datasets._mat import MatFile
-from wsolbench_datasets._voc import read_voc
+from wsolbench_datasets.formats.mat import MatFile
+from wsolbench_datasets.formats.voc import read_voc
 
 WNID = re.compile(r"n\d{8}")
 META = "meta.mat"

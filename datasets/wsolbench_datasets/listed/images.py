@@ -11,17 +11,16 @@ import torch
 from PIL import Image
 
 from wsolbench.conventions import Geometry
-from wsolbench.data.batches import empty_batch
+from wsolbench.data import Images, empty_batch
 from wsolbench.data.ids import safe_path
 from wsolbench.data.metadata import Metadata
 from wsolbench.data.packed import PackedStrings
-from wsolbench.data.split import Images
 from wsolbench.errors import BadImage, WsolbenchError
 from wsolbench.types import Batch
-from wsolbench_datasets._cache import PixelCache, stamp_of
-from wsolbench_datasets._decode import decode, opencv_agrees, read_bytes, read_header
-from wsolbench_datasets._pixels import RESOLUTION, View, evaluation_view, normalise, training_view, view_pixels
-from wsolbench_datasets._resize import Pixels
+from wsolbench_datasets.listed.cache import PixelCache, stamp_of
+from wsolbench_datasets.listed.decode import decode, opencv_agrees, read_bytes, read_header
+from wsolbench_datasets.listed.pixels import RESOLUTION, View, evaluation_view, normalise, training_view, view_pixels
+from wsolbench_datasets.listed.resize import Pixels
 
 
 class ListedImages(Images):

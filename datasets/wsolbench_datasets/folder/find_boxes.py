@@ -6,12 +6,12 @@ from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
 
 from wsolbench.errors import UsageError
-from wsolbench_datasets._box_records import BoxFile, Place
-from wsolbench_datasets._boxes_coco import read_boxes_coco
-from wsolbench_datasets._boxes_csv import read_boxes_csv
-from wsolbench_datasets._boxes_voc import read_boxes_voc
-from wsolbench_datasets._image_names import ImageNames, without_suffix
-from wsolbench_datasets._image_tree import TreeImage, walk
+from wsolbench_datasets.folder.box_records import BoxFile, Place
+from wsolbench_datasets.folder.boxes_coco import read_boxes_coco
+from wsolbench_datasets.folder.boxes_csv import read_boxes_csv
+from wsolbench_datasets.folder.boxes_voc import read_boxes_voc
+from wsolbench_datasets.folder.names import ImageNames, without_suffix
+from wsolbench_datasets.folder.tree import TreeImage, walk
 
 FILES = ("boxes.csv", "boxes.json", "annotations.json")
 FOLDERS = ("annotations", "Annotations")

@@ -12,9 +12,9 @@ import numpy.typing as npt
 from PIL import Image
 
 from wsolbench.errors import WsolbenchError
-from wsolbench_datasets._box_records import Place
-from wsolbench_datasets._image_names import ImageNames, without_suffix
-from wsolbench_datasets._image_tree import Found, walk
+from wsolbench_datasets.folder.box_records import Place
+from wsolbench_datasets.folder.names import ImageNames, without_suffix
+from wsolbench_datasets.folder.tree import Found, walk
 
 SUFFIX = ".png"
 # What PIL raises on damaged files besides OSError; an image of more than 179 million pixels is refused too.

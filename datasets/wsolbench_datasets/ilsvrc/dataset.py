@@ -17,9 +17,9 @@ from typing import ClassVar, final
 
 from wsolbench.data.metadata import LABELS, Metadata
 from wsolbench.registry import register_dataset
-from wsolbench_datasets._ilsvrc_archive import BASES, IlsvrcArchive
-from wsolbench_datasets._layouts import Layout, MetadataLayout
-from wsolbench_datasets._reference import ArchiveConfig, ReferenceDataset
+from wsolbench_datasets.ilsvrc.archive import BASES, IlsvrcArchive
+from wsolbench_datasets.listed.layout import Layout, MetadataLayout
+from wsolbench_datasets.listed.reference import ArchiveConfig, ReferenceDataset
 
 _WNID = re.compile(r"(?:^|/)(n\d{8})/")
 

@@ -7,9 +7,9 @@ from pathlib import Path
 
 from wsolbench.errors import UsageError, WsolbenchError
 from wsolbench.system.hashing import stable_seed
-from wsolbench_datasets._boxes_csv import read_table
-from wsolbench_datasets._image_names import ImageNames
-from wsolbench_datasets._image_tree import SPLITS, TreeImage
+from wsolbench_datasets.folder.boxes_csv import read_table
+from wsolbench_datasets.folder.names import ImageNames
+from wsolbench_datasets.folder.tree import SPLITS, TreeImage
 
 UNUSED = "none"  # in a list: the image belongs to no split
 

@@ -11,8 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from wsolbench.errors import UsageError
-from wsolbench.method.base import evaluating
-from wsolbench.method.precision import no_autocast, wide
+from wsolbench.method import evaluating, no_autocast, wide
 
 FITTING = "resnet50, densenet121, wsol_vgg16 or badges_cnn"
 

@@ -18,7 +18,7 @@ from timm.models.vision_transformer import Block
 from torch import Tensor, nn
 
 from wsolbench.errors import UsageError
-from wsolbench_methods._vit import Attention, Grid, attention, recomputing, run_block
+from wsolbench_methods.networks.vit import Attention, Grid, attention, recomputing, run_block
 
 AttentionFn = Callable[[Attention, Tensor], Tensor]
 

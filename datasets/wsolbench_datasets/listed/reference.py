@@ -26,8 +26,8 @@ import numpy as np
 from wsolbench.data.metadata import IDS, Metadata
 from wsolbench.errors import UsageError, WsolbenchError
 from wsolbench.options import IDLE
-from wsolbench_datasets._layouts import Layout, MetadataLayout, Which
-from wsolbench_datasets._listed import ListedConfig, ListedDataset
+from wsolbench_datasets.listed.dataset import ListedConfig, ListedDataset
+from wsolbench_datasets.listed.layout import Layout, MetadataLayout, Which
 
 
 @dataclass

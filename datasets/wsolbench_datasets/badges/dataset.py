@@ -27,15 +27,14 @@ import numpy.typing as npt
 import torch
 import torch.nn.functional as F
 
-from wsolbench.data.dataset import Dataset, DatasetInfo
-from wsolbench.data.split import Split
+from wsolbench.data import Dataset, DatasetInfo, Split
 from wsolbench.errors import MachineError, UsageError, WsolbenchError, unknown
 from wsolbench.registry import register_dataset
 from wsolbench.system.files import atomically
 from wsolbench.system.hashing import stable_seed
 from wsolbench.types import Annotation, Sample
-from wsolbench_datasets._compose import SIZE, TEXTURES, Plan, compose
-from wsolbench_datasets._glyphs import LETTERS, digit_pools, draw_letter, randint
+from wsolbench_datasets.badges.compose import SIZE, TEXTURES, Plan, compose
+from wsolbench_datasets.badges.glyphs import LETTERS, digit_pools, draw_letter, randint
 
 REVISION = "1"  # moves when any byte of an image or annotation moves
 MEAN, STD = 0.5, 0.25

@@ -19,7 +19,7 @@ from torch import Tensor
 
 from wsolbench.conventions import Geometry
 from wsolbench.system.compiled import compiled
-from wsolbench_datasets._resize import Pixels, pillows_order, resize
+from wsolbench_datasets.listed.resize import Pixels, pillows_order, resize
 
 RESOLUTION = 224  # side of the frame in which maps and ground truth are compared
 RESIZED = 256  # side to which an image is resized before a crop of RESOLUTION is taken

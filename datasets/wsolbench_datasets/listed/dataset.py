@@ -22,18 +22,17 @@ import torch
 
 from wsolbench.boxes.truth import resize_mask
 from wsolbench.conventions import Geometry
-from wsolbench.data.dataset import Dataset, DatasetInfo
+from wsolbench.data import Dataset, DatasetInfo, Split
 from wsolbench.data.ids import safe_path
 from wsolbench.data.lists import clip_boxes
 from wsolbench.data.metadata import Located, MaskFiles, Metadata
-from wsolbench.data.split import Split
 from wsolbench.errors import WsolbenchError, unknown
 from wsolbench.options import IDLE, YOUNG, deciding_text
 from wsolbench.types import Annotation, Sample
-from wsolbench_datasets._decode import read_header
-from wsolbench_datasets._holdout import HoldOut
-from wsolbench_datasets._images import ListedImages, path_of
-from wsolbench_datasets._pixels import RESOLUTION
+from wsolbench_datasets.listed.decode import read_header
+from wsolbench_datasets.listed.holdout import HoldOut
+from wsolbench_datasets.listed.images import ListedImages, path_of
+from wsolbench_datasets.listed.pixels import RESOLUTION
 
 REVISION = "1"  # moves when the same files give other samples or annotations
 

@@ -14,9 +14,9 @@ from typing import Any
 
 from wsolbench.data.lists import read_lines
 from wsolbench.errors import WsolbenchError
-from wsolbench_datasets._box_records import BoxFile, BoxRecord, Place, SizeRecord, whole_pixels
-from wsolbench_datasets._image_names import ImageNames
-from wsolbench_datasets._image_tree import SPLITS
+from wsolbench_datasets.folder.box_records import BoxFile, BoxRecord, Place, SizeRecord, whole_pixels
+from wsolbench_datasets.folder.names import ImageNames
+from wsolbench_datasets.folder.tree import SPLITS
 
 
 def read_boxes_coco(paths: Sequence[Path], names: ImageNames, source: Path) -> BoxFile:

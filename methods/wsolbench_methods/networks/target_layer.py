@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from wsolbench.backbones import create_backbone
 from wsolbench.errors import UsageError
-from wsolbench.method.base import PostHoc
+from wsolbench.method import PostHoc
 
 
 @dataclass

@@ -20,7 +20,8 @@ import numpy as np
 from wsolbench.data.lists import Index, boxes_per_image, read_lines
 from wsolbench.data.metadata import AnnotationFiles, Located, Metadata
 from wsolbench.errors import WsolbenchError
-from wsolbench_datasets._ilsvrc_lists import (
+from wsolbench_datasets.formats.voc import read_voc
+from wsolbench_datasets.ilsvrc.lists import (
     META,
     WNID,
     Solution,
@@ -30,8 +31,7 @@ from wsolbench_datasets._ilsvrc_lists import (
     read_truth,
     read_xml_labels,
 )
-from wsolbench_datasets._layouts import Layout, Which
-from wsolbench_datasets._voc import read_voc
+from wsolbench_datasets.listed.layout import Layout, Which
 
 VAL_NAME = re.compile(r"(ILSVRC2012_val_\d{8})\.jpe?g", re.IGNORECASE)
 PICTURES = (".jpeg", ".jpg", ".png")

@@ -19,7 +19,7 @@ import numpy as np
 import PIL
 
 from wsolbench.errors import BadImage, UsageError
-from wsolbench_datasets._resize import Pixels
+from wsolbench_datasets.listed.resize import Pixels
 
 VERSION = "wsolbench pixels 1"
 STAMP = 24  # bytes

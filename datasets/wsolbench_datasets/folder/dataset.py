@@ -21,14 +21,14 @@ from wsolbench.data.metadata import MaskFiles, Metadata
 from wsolbench.errors import UsageError, WsolbenchError, unknown
 from wsolbench.registry import register_dataset
 from wsolbench.types import Annotation
-from wsolbench_datasets._annotation_files import find_box_file
-from wsolbench_datasets._box_records import BoxFile, check_categories, with_boxes
-from wsolbench_datasets._decode import read_header
-from wsolbench_datasets._image_names import ImageNames
-from wsolbench_datasets._image_tree import RESERVED, SPLITS, read_tree
-from wsolbench_datasets._listed import ListedConfig, ListedDataset, ListedSplit
-from wsolbench_datasets._mask_files import find_masks, read_mask
-from wsolbench_datasets._roles import hold_out, listed_roles
+from wsolbench_datasets.folder.box_records import BoxFile, check_categories, with_boxes
+from wsolbench_datasets.folder.find_boxes import find_box_file
+from wsolbench_datasets.folder.masks import find_masks, read_mask
+from wsolbench_datasets.folder.names import ImageNames
+from wsolbench_datasets.folder.roles import hold_out, listed_roles
+from wsolbench_datasets.folder.tree import RESERVED, SPLITS, read_tree
+from wsolbench_datasets.listed.dataset import ListedConfig, ListedDataset, ListedSplit
+from wsolbench_datasets.listed.decode import read_header
 
 
 @dataclass

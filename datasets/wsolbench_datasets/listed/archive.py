@@ -9,8 +9,8 @@ from typing import ClassVar
 
 from wsolbench.data.metadata import Metadata
 from wsolbench.errors import UsageError
-from wsolbench_datasets._layouts import first_folder
-from wsolbench_datasets._listed import HoldOutConfig, ListedDataset
+from wsolbench_datasets.listed.dataset import HoldOutConfig, ListedDataset
+from wsolbench_datasets.listed.layout import first_folder
 
 
 class ArchiveDataset(ListedDataset):

@@ -10,8 +10,8 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from wsolbench.data.lists import read_lines
-from wsolbench_datasets._box_records import BoxFile, BoxRecord, Place, whole_pixels
-from wsolbench_datasets._image_names import ImageNames
+from wsolbench_datasets.folder.box_records import BoxFile, BoxRecord, Place, whole_pixels
+from wsolbench_datasets.folder.names import ImageNames
 
 COLUMNS = ("id", "x0", "y0", "x1", "y1")
 

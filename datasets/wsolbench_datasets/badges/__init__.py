@@ -1,0 +1,1 @@
+"""`badges`: the embedded data set, composed from what ships inside scikit-learn."""

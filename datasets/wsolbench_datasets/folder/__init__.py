@@ -1,0 +1,1 @@
+"""`folder`: one's own images in class folders, with boxes from files or masks."""

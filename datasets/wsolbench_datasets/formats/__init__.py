@@ -1,0 +1,1 @@
+"""Files of others: MATLAB's and PASCAL VOC's."""

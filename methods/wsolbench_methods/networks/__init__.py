@@ -1,0 +1,1 @@
+"""Networks, and ways to read them, that several methods share."""
