@@ -1,6 +1,6 @@
 """One map and one image's ground truth, the way a paper's released code handles them: what a `Convention` declares, computed.
 
-Pure functions; checked against the released evaluators themselves (tests/test_conventions.py).
+Pure functions; checked against the released evaluators themselves (tests/evaluation/test_conventions.py).
 """
 # B images of a batch, N boxes of an image, T thresholds, H W evaluation frame, h w raw map
 

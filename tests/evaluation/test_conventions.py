@@ -37,7 +37,7 @@ from wsolbench.evaluation.by_convention import ConventionOutcomes, score_convent
 from wsolbench.types import Annotation
 
 SAT, TSCAM, BAS, JOURNAL = map(get_convention, ("sat", "tscam", "bas", "bas-journal"))
-GOLDEN = Path(__file__).parent / "golden" / "conventions.npz"
+GOLDEN = Path(__file__).parents[1] / "golden" / "conventions.npz"
 FRAME = (224, 224)
 
 
@@ -406,7 +406,7 @@ def test_what_cannot_be_scored_is_said() -> None:
 
 def test_declaring_and_scoring_need_no_torch() -> None:
     code = "import sys, wsolbench.conventions, wsolbench.evaluation.by_convention; sys.exit('torch' in sys.modules)"
-    paths = [str(Path(__file__).parents[1])]
+    paths = [str(Path(__file__).parents[2])]
     subprocess.run([sys.executable, "-c", f"import sys; sys.path[:0] = {paths}; {code}"], check=True)
 
 

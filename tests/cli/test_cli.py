@@ -24,7 +24,7 @@ from wsolbench.launch.options import Here, Joblib, Launcher
 from wsolbench.profile import Request
 from wsolbench.registry import DATASETS, METHODS, Entry
 
-ROOT = Path(__file__).resolve().parent.parent
+ROOT = Path(__file__).resolve().parents[2]
 
 
 @dataclass

@@ -31,7 +31,7 @@ from submitit.slurm.slurm import SlurmJob
 
 from wsolbench.launch.start import with_slurm
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parents[2]
 
 
 def submitted(launcher: Slurm, configs: list[RunConfig]) -> tuple[list[Outcome], list[str]]:

@@ -9,7 +9,7 @@ from wsolbench.profile.accuracy import draw, panels, scores, speed_label
 from wsolbench.profile.rows import Measurement
 from wsolbench.profile.work import LOCALIZE, TRAIN
 
-ROOT = Path(__file__).resolve().parent.parent
+ROOT = Path(__file__).resolve().parents[2]
 
 
 def line(method: str, batch: int, speed: float, dtype: str = "fp32", status: str = "ok") -> Measurement:

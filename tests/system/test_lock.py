@@ -16,7 +16,7 @@ import pytest
 from wsolbench.errors import UsageError, WsolbenchError
 from wsolbench.system.lock import LOCK, locked
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parents[2]
 BEGIN = "import os, signal, subprocess, sys, time; from pathlib import Path; from wsolbench.system.lock import _held, locked\n"
 BY = r"process \d+ on \S+ since 20\d\d-\d\d-\d\d \d\d:\d\d:\d\d UTC"
 

@@ -27,7 +27,7 @@ from wsolbench.runs.engine import Outcome
 from wsolbench.runs.opening import Session
 from wsolbench.system.progress import Reporter, Silent
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parents[2]
 
 
 def side_by_side(configs: list[RunConfig], **options: bool) -> tuple[list[Outcome], list[str]]:

@@ -19,7 +19,7 @@ from wsolbench.errors import UsageError
 from wsolbench.record import comparable, read_record
 from wsolbench.training.replica import check_shares
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parents[2]
 KILLED, INTERRUPTED = -9, 130
 LIST = ["tiny", "raises", "certain", "shared-a", "shared-b", "centre"]
 NETWORKS = [["sat", "badges_vit.s0"], ["tscam", "badges_vit.s0"], ["cam", "badges_vit.s0"], ["cam", "badges_cnn"]]

@@ -27,7 +27,7 @@ from wsolbench.system import interrupt
 from wsolbench.system.interrupt import SAME, Interrupt, Stopped, caught, leave_to_parent, limited, parse_time
 from wsolbench.system.progress import Silent
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parents[2]
 
 
 def send(number: int) -> None:

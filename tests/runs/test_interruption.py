@@ -18,7 +18,7 @@ from wsolbench.record import comparable, read_record
 from wsolbench.runs.opening import Session, open_job
 from wsolbench.system.progress import Silent
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parents[2]
 KILLED, INTERRUPTED = -9, 130
 EVERY_BATCH: dict[str, Any] = {"save_every": 0.0}
 RARELY: dict[str, Any] = {"save_every": 30.0}

@@ -24,7 +24,7 @@ from wsolbench.data.check.report import KINDS, Report, print_report
 from wsolbench.errors import UsageError
 from wsolbench.registry import DATASETS
 
-DOCS = Path(__file__).resolve().parents[1] / "docs" / "data-check.md"
+DOCS = Path(__file__).resolve().parents[2] / "docs" / "data-check.md"
 
 
 def kinds(report: Report, severity: str = "problem") -> list[tuple[str, str]]:

@@ -40,7 +40,7 @@ def box_lists(draw, side=12):
 @pytest.mark.parametrize("module", ["wsolbench.boxes", "wsolbench.evaluation.levels", "wsolbench.metrics"])
 def test_import_is_light(module):
     code = f"import sys, {module}; print({{'torch', 'torchmetrics', 'scipy', 'numba'}} & set(sys.modules))"
-    root = Path(__file__).parents[1]
+    root = Path(__file__).parents[2]
     done = subprocess.run([sys.executable, "-c", code], cwd=root, capture_output=True, text=True, check=True)
     assert done.stdout == "set()\n"
 

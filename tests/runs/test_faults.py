@@ -1,6 +1,6 @@
 """Runs killed or stopped at random moments, or started twice: the same command comes to the same files, and to no others.
 
-`WSOLBENCH_KILLS=200 pytest tests/test_faults.py` kills more often, `WSOLBENCH_KILLS_SEED=1` at other moments; `-s` shows when.
+`WSOLBENCH_KILLS=200 pytest tests/runs/test_faults.py` kills more often, `WSOLBENCH_KILLS_SEED=1` at other moments; `-s` shows when.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import pytest
 import torch
 from run_files import assert_same_files
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parents[2]
 PHASES = {"opening", "training", "selection", "evaluation", "writing"}
 KILLS = int(os.environ.get("WSOLBENCH_KILLS", "24"))
 STOPS = max(10, KILLS // 4)
