@@ -29,7 +29,7 @@ from wsolbench.system.progress import Reporter, Silent
 pytest.importorskip("submitit")
 from submitit.slurm.slurm import SlurmJob
 
-from wsolbench.launch.start import with_slurm
+from wsolbench.launch import with_slurm
 
 ROOT = Path(__file__).parents[2]
 

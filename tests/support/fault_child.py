@@ -35,7 +35,7 @@ import wsolbench.runs.trained
 import wsolbench.training.state
 from wsolbench.config.schema import RunConfig, SearchConfig
 from wsolbench.evaluation.scoring import prepare_scoring
-from wsolbench.launch.start import here
+from wsolbench.launch import here
 from wsolbench.metrics import label_rank  # noqa: F401 (imported here, once, instead of in every child)
 from wsolbench.runs.evaluator import Evaluator
 from wsolbench.system.environment import source_commit
