@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import fields
+from dataclasses import MISSING, Field, field, fields
 from pathlib import PurePath
 from typing import Any, cast
 
@@ -12,9 +12,44 @@ from omegaconf.errors import OmegaConfBaseException
 
 from wsolbench.errors import UsageError, first_line, unknown
 
-# What the field of a plug-in's Config says about itself, as `field(default=..., metadata=IDLE)`.
+# What a field says of itself, as `field(default=..., metadata=IDLE)`; joined by `|`. A field that says nothing decides.
 IDLE = {"decides": "nothing"}  # a path, a speed: the same numbers whatever its value
 YOUNG = {"decides": "unless default"}  # added when there were runs already: their hashes hold at the default
+STATED = {
+    "decides": "by what follows"
+}  # which images, not who chose them: what follows from it is in the identity itself
+
+
+def idle(default: Any, *, least: float | None = None) -> Any:
+    """An IDLE field, with the least value that is possible where there is one."""
+    return field(default=default, metadata=IDLE | _bound(least))
+
+
+def young(default: Any, *, least: float | None = None) -> Any:
+    """A YOUNG field."""
+    return field(default=default, metadata=YOUNG | _bound(least))
+
+
+def bounded(default: Any, *, least: float) -> Any:
+    """A field that decides, and is no less than `least` where it is given."""
+    return field(default=default, metadata=_bound(least))
+
+
+def _bound(least: float | None) -> dict[str, Any]:
+    return {} if least is None else {"least": least}
+
+
+def default_of(option: Field[Any]) -> Any:
+    """The default of a dataclass's field; None where it has none, as no value equals it then."""
+    if option.default_factory is not MISSING:
+        return option.default_factory()
+    return None if option.default is MISSING else option.default
+
+
+def decides(option: Field[Any], value: Any, default: Any) -> bool:
+    """Whether a field's value takes part in deciding numbers."""
+    says = option.metadata.get("decides")
+    return says is None or (says == YOUNG["decides"] and value != default)
 
 
 def deciding(config: Any) -> dict[str, Any]:
@@ -29,12 +64,8 @@ def deciding(config: Any) -> dict[str, Any]:
     >>> deciding(Config(cache="pixels")), deciding(Config(geometry="centre-crop"))
     ({'proxy': False}, {'proxy': False, 'geometry': 'centre-crop'})
     """
-    kept = {}
-    for option in fields(config):
-        value, decides = getattr(config, option.name), option.metadata.get("decides")
-        if decides is None or (decides == YOUNG["decides"] and value != option.default):
-            kept[option.name] = value
-    return kept
+    values = {option.name: (option, getattr(config, option.name)) for option in fields(config)}
+    return {name: value for name, (option, value) in values.items() if decides(option, value, default_of(option))}
 
 
 def deciding_text(config: Any) -> str:

@@ -12,10 +12,10 @@ import pytest
 from engine_fakes import fake_config
 from rich.console import Console
 
+from wsolbench.launch import spool as spool_module
 from wsolbench.launch.here import run_all
 from wsolbench.launch.plan import Plan, make_plan
 from wsolbench.launch.spool import Follower, Spool, Task, tasks_of
-from wsolbench.launch import spool as spool_module
 from wsolbench.runs.engine import Outcome
 from wsolbench.runs.job import Job
 from wsolbench.runs.opening import Session

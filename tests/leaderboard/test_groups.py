@@ -10,7 +10,7 @@ import pandas as pd
 import pytest
 from rich.console import Console
 
-from wsolbench.config.identity import IDLE_IN, YOUNG
+from wsolbench.config.identity import idle_keys, young_keys
 from wsolbench.errors import UsageError, WsolbenchError
 from wsolbench.leaderboard.groups import summarise
 from wsolbench.leaderboard.records import load_records
@@ -204,10 +204,11 @@ def test_different_settings_are_different_rows_and_idle_ones_are_not() -> None:
     ]
 
 
-IDLE_KEYS = [(owner, key, 7) for owner, keys in IDLE_IN.items() for key in keys if key != "pseudo_boxes"]
+IDLE_KEYS = [(*key.split("."), 7) for key in idle_keys() if "." in key and key != "protocol.pseudo_boxes"]
+YOUNG_KEYS = [(*key.split("."), default) for key, default in young_keys().items()]
 
 
-@pytest.mark.parametrize(("owner", "key", "default"), [*YOUNG, *IDLE_KEYS])
+@pytest.mark.parametrize(("owner", "key", "default"), [*YOUNG_KEYS, *IDLE_KEYS])
 def test_a_record_from_before_a_key_existed_is_in_the_row_of_its_default(owner: str, key: str, default: Any) -> None:
     older, newer, other = record(seed=0), record(seed=1), record(seed=2)
     newer.config[owner] = newer.config.get(owner, {}) | {key: default}

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from engine_fakes import CLASSES, FakeSplit
 
+from wsolbench.config.check import check_protocol
 from wsolbench.config.schema import Budget, ProtocolConfig, TrainConfig
 from wsolbench.config.selectors import Selector, Settings
 from wsolbench.data.annotations import AnnotationReader
@@ -16,7 +17,6 @@ from wsolbench.data.loading import train_batches, train_steps
 from wsolbench.data.split import Subset
 from wsolbench.errors import UsageError
 from wsolbench.evaluation.scoring import score_maps
-from wsolbench.protocols.needs import check_protocol
 from wsolbench.protocols.select import choose_threshold
 from wsolbench.training.plan import training_plan
 from wsolbench.types import Batch

@@ -1,42 +1,18 @@
-"""Which keys of a configuration make a run that run. Hashes (`wsolbench.runs.job`) and rows of a leaderboard go by it alike.
+"""Which keys of a configuration make a run that run. Hashes (`wsolbench.runs.opening`) and rows of a leaderboard go by it alike.
 
-A key that is added when there are runs already goes to `YOUNG` (or `IDLE_IN`): their hashes hold, and they stay in their rows.
-What plug-ins say of their own options is in the fields of their `Config` (`wsolbench.config.deciding`).
+Every field says it itself: those of `wsolbench.config.schema` and those of a plug-in's `Config`, see `wsolbench.options`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Hashable, Mapping
+from dataclasses import Field, fields, is_dataclass
+from functools import cache
+from typing import Any, cast, get_type_hints
 
-IDLE = (
-    "out",
-    "root",
-    "device",
-    "experiment",
-    "recipe",
-    "checkpoint",
-    "track",
-)  # top-level keys that cannot change a number
-STATED = ("data", "search")  # top-level keys whose consequences are in the identity, e.g. which images, not who chose
-YOUNG = (  # keys that older runs do not know: their hashes hold at the default
-    ("evaluate", "convention", "reference"),
-    ("protocol", "fraction", None),
-    ("protocol", "select_every", 1),
-    ("protocol", "matrix", False),
-    ("train", "dtype", "fp32"),
-    ("train", "compile", False),
-    ("train", "channels_last", False),
-    ("train", "accumulate", 1),
-    ("evaluate", "dtype", "fp32"),
-    ("evaluate", "compile", False),
-    ("evaluate", "channels_last", False),
-)
-IDLE_IN = {
-    "protocol": ("pseudo_boxes",),
-    "train": ("workers", "checkpoint_gradients"),
-    "evaluate": ("workers", "threads", "save_every"),
-}
+from wsolbench.config.schema import RunConfig
+from wsolbench.options import IDLE, YOUNG, decides, default_of
+from wsolbench.system.hashing import plain
 
 
 def deciding_values(config: Mapping[str, Any]) -> dict[str, Any]:
@@ -45,17 +21,49 @@ def deciding_values(config: Mapping[str, Any]) -> dict[str, Any]:
     >>> deciding_values({"seed": 1, "out": "results", "train": {"lr": 0.1, "workers": 4}, "protocol": {"matrix": False}})
     {'seed': 1, 'train': {'lr': 0.1}, 'protocol': {}}
     """
-    young = {(owner, key): default for owner, key, default in YOUNG}
+    return deciding_of(RunConfig, config)
 
-    def decides(owner: str, key: str, value: Any) -> bool:
-        if key in IDLE_IN.get(owner, ()):
-            return False
-        return (owner, key) not in young or value != young[owner, key]
 
+def deciding_of(schema: type[Any], values: Mapping[str, Any]) -> dict[str, Any]:
+    """`deciding_values` of a dataclass whose fields may be sections; keys that it does not know decide."""
+    kept = {}
+    for name, value in values.items():
+        option, section = _fields_of(cast(Hashable, schema)).get(name, (None, None))
+        if option is None or decides(option, value, plain(default_of(option))):
+            of_section = section is not None and isinstance(value, Mapping)
+            kept[name] = deciding_of(section, value) if of_section and section is not None else value
+    return kept
+
+
+def idle_keys(schema: type[Any] = RunConfig) -> list[str]:
+    """Dotted keys that decide nothing."""
+    return [name for name, option in _dotted(schema).items() if option.metadata.get("decides") == IDLE["decides"]]
+
+
+def young_keys(schema: type[Any] = RunConfig) -> dict[str, Any]:
+    """Dotted keys that older runs do not know, and the plain default at which their hashes hold."""
+    young = YOUNG["decides"]
     return {
-        owner: {key: value for key, value in content.items() if decides(owner, key, value)}
-        if isinstance(content, Mapping)
-        else content
-        for owner, content in config.items()
-        if owner not in (*IDLE, *STATED)
+        name: plain(default_of(option))
+        for name, option in _dotted(schema).items()
+        if option.metadata.get("decides") == young
+    }
+
+
+def _dotted(schema: type[Any]) -> dict[str, Field[Any]]:
+    found: dict[str, Field[Any]] = {}
+    for name, (option, section) in _fields_of(cast(Hashable, schema)).items():
+        found[name] = option
+        if section is not None:
+            found |= {f"{name}.{key}": inner for key, inner in _dotted(section).items()}
+    return found
+
+
+@cache
+def _fields_of(schema: Any) -> dict[str, tuple[Field[Any], type[Any] | None]]:
+    """Fields by name, each with the dataclass of its section where it is one."""
+    hints = get_type_hints(schema)
+    return {
+        option.name: (option, hints[option.name] if is_dataclass(hints[option.name]) else None)
+        for option in fields(schema)
     }

@@ -17,7 +17,7 @@ from wsolbench.options import as_yaml, build_dataset_config, build_method_config
 
 
 def to_yaml(config: RunConfig) -> str:
-    """The run as as_yaml YAML, the content of `config.yaml`."""
+    """The run as plain YAML, the content of `config.yaml`."""
     return OmegaConf.to_yaml(OmegaConf.structured(config))
 
 

@@ -1,10 +1,16 @@
-"""`RunConfig`: everything that decides a run's numbers, composed by Hydra from dataclasses, YAML and overrides."""
+"""`RunConfig`: everything that decides a run's numbers, composed by Hydra from dataclasses, YAML and overrides.
+
+Every field says itself whether it decides (nothing said: it does) and what its least value is. One that is added later is
+`young`: at its default all hashes stay as they were.
+"""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
 from enum import Enum
 from typing import Any
+
+from wsolbench.options import STATED, bounded, idle, young
 
 
 class Optimizer(Enum):
@@ -41,40 +47,42 @@ class OnBadImage(Enum):
 class TrainConfig:
     """How a network is trained. `steps` (optimizer steps in all) wins over `epochs` where it is given."""
 
-    epochs: int = 30
-    steps: int | None = None
-    batch_size: int = 64
+    epochs: int = bounded(30, least=0)
+    steps: int | None = bounded(None, least=0)
+    batch_size: int = bounded(64, least=1)
     optimizer: Optimizer = Optimizer.adamw
-    lr: float = 1e-4
+    lr: float = bounded(1e-4, least=0)
     head_lr_scale: float = 1.0
     weight_decay: float = 0.05
     momentum: float = 0.9
     schedule: Schedule = Schedule.constant
-    warmup_steps: int = 0
+    warmup_steps: int = bounded(0, least=0)
     milestones: list[int] = field(default_factory=list)  # epochs at which lr is multiplied by gamma (schedule=step)
     gamma: float = 0.1
-    workers: int = 0
-    dtype: Dtype = Dtype.fp32  # of forward and backward passes; weights and optimizer stay float32 (docs/speed.md)
-    compile: bool = False  # torch.compile the loss
-    channels_last: bool = False  # memory layout, for CNNs on a GPU
-    accumulate: int = 1  # parts into which a batch is split, one after another in memory
-    checkpoint_gradients: bool = False  # compute activations again in the backward pass instead of keeping them
+    workers: int = idle(0, least=0)
+    dtype: Dtype = young(Dtype.fp32)  # of the passes; weights and optimizer stay float32 (docs/speed.md)
+    compile: bool = young(False)  # torch.compile the loss
+    channels_last: bool = young(False)  # memory layout, for CNNs on a GPU
+    accumulate: int = young(1, least=1)  # parts into which a batch is split, one after another in memory
+    checkpoint_gradients: bool = idle(False)  # compute activations again in the backward pass
 
 
 @dataclass
 class ProtocolConfig:
-    """Training data x checkpoint selector x threshold selector (DESIGN: semantics of a protocol)."""
+    """Training data x checkpoint selector x threshold selector (docs/protocols.md)."""
 
     name: str = "full"
-    shots: int | None = None  # training images per class; None: all
-    fraction: float | None = None  # of every class's training images, at least one; None: all
+    shots: int | None = bounded(None, least=1)  # training images per class; None: all
+    fraction: float | None = young(None)  # of every class's training images, at least one; None: all
     budget: Budget = Budget.steps  # what a k-shot run shares with the full run: optimizer steps, or epochs
     checkpoint: str = "last"  # who chooses the checkpoint (wsolbench.protocols.select)
     threshold: str = "val-boxes"  # who chooses the threshold
-    val_per_class: int | None = None  # boxed val images per class used for selection; None: all
-    select_every: int = 1  # epochs between the checkpoints among which is chosen; one before training is among them
-    pseudo_boxes: str | None = None  # folder of pseudo-boxes of val, for val-pseudo
-    matrix: bool = False  # also score every checkpoint selector with every threshold selector
+    val_per_class: int | None = bounded(None, least=1)  # boxed val images per class used for selection; None: all
+    select_every: int = young(
+        1, least=1
+    )  # epochs between the checkpoints among which is chosen, from before training on
+    pseudo_boxes: str | None = idle(None)  # folder of pseudo-boxes of val, for val-pseudo
+    matrix: bool = young(False)  # also score every checkpoint selector with every threshold selector
 
 
 @dataclass
@@ -89,26 +97,24 @@ class DataConfig:
 class EvaluateConfig:
     """How maps are made and scored; numbers do not depend on `workers`, `threads` and `save_every`."""
 
-    batch_size: int = 64
+    batch_size: int = bounded(64, least=1)
     interval: float = 0.01  # spacing of the thresholds among which a selector chooses
-    convention: str = "reference"  # whose evaluator scores test in addition, in columns of its own (docs/metrics.md)
-    workers: int = 0
-    threads: int = 1  # batches of maps that are scored at a time, beside the forward pass
-    save_every: float = 30.0  # seconds between saved parts of an unfinished evaluation
-    dtype: Dtype = Dtype.fp32  # of the forward pass; maps are scored in float64 whatever it is
-    compile: bool = False  # torch.compile the localisation
-    channels_last: bool = False  # memory layout, for CNNs on a GPU
+    convention: str = young("reference")  # whose evaluator scores test too, in columns of its own (docs/metrics.md)
+    workers: int = idle(0, least=0)
+    threads: int = idle(1, least=1)  # batches of maps that are scored at a time, beside the forward pass
+    save_every: float = idle(30.0)  # seconds between saved parts of an unfinished evaluation
+    dtype: Dtype = young(Dtype.fp32)  # of the forward pass; maps are scored in float64 whatever it is
+    compile: bool = young(False)  # torch.compile the localisation
+    channels_last: bool = young(False)  # memory layout, for CNNs on a GPU
 
 
 @dataclass
 class SearchConfig:
     """Hyper-parameter search (`wsolbench.runs.search`): as many trials for every method; without `trials` a run is untuned."""
 
-    trials: int | None = None
+    trials: int | None = bounded(None, least=1)
     by: str | None = None  # who chooses among the trials (a checkpoint selector); None: the protocol's, else val-boxes
-    space: str | None = (
-        None  # what is searched: a name in config/presets/search or a file; None: the data set's, else realistic
-    )
+    space: str | None = None  # what is searched: a preset or a file; None: the data set's, else realistic
     found: dict[str, Any] | None = None  # what the search chose, and how: in the config.yaml of a run that searched
 
 
@@ -123,16 +129,16 @@ class RunConfig:
     dataset: dict[str, Any]
     backbone: str | None = None
     pretrained: bool = True
-    checkpoint: str | None = None
+    checkpoint: str | None = idle(None)
     protocol: ProtocolConfig = field(default_factory=ProtocolConfig)
     train: TrainConfig = field(default_factory=TrainConfig)
     evaluate: EvaluateConfig = field(default_factory=EvaluateConfig)
-    data: DataConfig = field(default_factory=DataConfig)
-    search: SearchConfig = field(default_factory=SearchConfig)
-    seed: int = 0
-    device: str = "auto"
-    root: str | None = None  # where the data set lies
-    out: str = "results"  # runs are written below out/runs
-    track: str | None = None  # where the run can be watched (wsolbench.runs.track)
-    experiment: str | None = None  # the recipe file the values came from
-    recipe: str | None = None  # and its variant, e.g. paper; None: what the authors' code does
+    data: DataConfig = field(default_factory=DataConfig, metadata=STATED)
+    search: SearchConfig = field(default_factory=SearchConfig, metadata=STATED)
+    seed: int = bounded(0, least=0)
+    device: str = idle("auto")
+    root: str | None = idle(None)  # where the data set lies
+    out: str = idle("results")  # runs are written below out/runs
+    track: str | None = idle(None)  # where the run can be watched (wsolbench.runs.track)
+    experiment: str | None = idle(None)  # the recipe file the values came from
+    recipe: str | None = idle(None)  # and its variant, e.g. paper; None: what the authors' code does

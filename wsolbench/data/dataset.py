@@ -12,6 +12,7 @@ import numpy as np
 
 from wsolbench.conventions import Geometry
 from wsolbench.data.split import Split
+from wsolbench.options import build_dataset_config, deciding_text
 
 
 @dataclass(frozen=True)
@@ -58,8 +59,11 @@ class Dataset(ABC):
         """The split of a role; its images are read when asked for."""
 
     def fingerprint(self) -> str:
-        """Hash over revision, options, ids and labels: two runs with equal fingerprints saw the same data."""
-        digest = hashlib.sha256(f"{self.info.revision}|{self.config!r}".encode())
+        """Hash over revision, options, ids and labels: two runs with equal fingerprints saw the same data.
+
+        An option that is added later is YOUNG (`wsolbench.options`): at its default the fingerprint is what it was.
+        """
+        digest = hashlib.sha256(f"{self.info.revision}|{deciding_text(self.config)}".encode())
         for name in self.splits:
             split = self.split(name)
             digest.update(name.encode())
@@ -74,7 +78,6 @@ def create_dataset(name: str, *, root: str | Path | None = None, **config: Any) 
     >>> create_dataset("badges").split("val")[0].image_CHW.shape
     torch.Size([3, 64, 64])
     """
-    from wsolbench.options import build_dataset_config
     from wsolbench.registry import DATASETS
 
     cls = cast(type[Dataset], DATASETS.get(name))

@@ -1,4 +1,4 @@
-"""Protocols: what a run trains on, who selects for it, and the ledger of every annotation that was looked at."""
+"""What a protocol needs of the data: the annotations that its selectors look at."""
 
 from __future__ import annotations
 
@@ -6,19 +6,10 @@ from collections.abc import Mapping
 
 from omegaconf import OmegaConf
 
+from wsolbench.config.presets import protocol_presets
 from wsolbench.config.schema import ProtocolConfig
 from wsolbench.config.selectors import parse_checkpoint, parse_threshold
 from wsolbench.errors import UsageError
-
-
-def check_protocol(protocol: ProtocolConfig) -> None:
-    """Raise `UsageError` for a selector that does not exist or a number of images that makes no sense."""
-    parse_checkpoint(protocol.checkpoint)
-    parse_threshold(protocol.threshold)
-    for name in ("shots", "val_per_class", "select_every"):
-        value = getattr(protocol, name)
-        if value is not None and value < 1:
-            raise UsageError(f"protocol.{name}={value}: the least is 1")
 
 
 def check_annotated(
@@ -36,8 +27,6 @@ def check_annotated(
     Raises:
         UsageError: nothing could be scored or chosen.
     """
-    from wsolbench.config.presets import protocol_presets
-
     if not annotated["test"]:
         raise UsageError(f"the test images of data set '{dataset}' have no boxes and no masks: no map could be scored")
     there: dict[str | None, bool] = {None: True, "val-pseudo": has_boxes and protocol.pseudo_boxes is not None}
@@ -67,9 +56,3 @@ def _needs(checkpoint: str, threshold: str, has_boxes: bool, is_trained: bool) -
     """The annotation that two selectors look at; without boxes no threshold is chosen."""
     chosen = [parse_threshold(threshold)] if has_boxes else []
     return [each.looks_at for each in ([parse_checkpoint(checkpoint)] if is_trained else []) + chosen]
-
-
-# --- training data ---------------------------------------------------------------------------------------------------
-
-
-# --- annotations -----------------------------------------------------------------------------------------------------

@@ -9,6 +9,7 @@ from typing import Any, Literal
 import torch
 
 from wsolbench import distributed
+from wsolbench.config.check import check_run
 from wsolbench.config.identity import deciding_values
 from wsolbench.config.schema import ProtocolConfig, RunConfig
 from wsolbench.config.selectors import PSEUDO, Selector, parse_checkpoint, parse_threshold
@@ -21,7 +22,7 @@ from wsolbench.method.base import Method
 from wsolbench.options import build_dataset_config, build_method_config, deciding
 from wsolbench.protocols.images import Chosen, choose_images
 from wsolbench.protocols.naming import protocol_name, untuned_name
-from wsolbench.protocols.needs import check_annotated, check_protocol
+from wsolbench.protocols.needs import check_annotated
 from wsolbench.protocols.search import open_search
 from wsolbench.pseudo_boxes.folder import PseudoBoxes, read_pseudo_boxes
 from wsolbench.registry import DATASETS, METHODS
@@ -60,7 +61,7 @@ def open_job(config: RunConfig, session: Session, device: torch.device | None = 
 
     A `device` that is given is another machine's: it is not looked for here.
     """
-    check_protocol(config.protocol)
+    check_run(config)
     check_tracker(config.track)
     if config.search.trials is not None:
         config = replace(config, protocol=replace(config.protocol, name=untuned_name(config.protocol.name)))
