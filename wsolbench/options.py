@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import MISSING, Field, field, fields
 from pathlib import PurePath
-from typing import Any, cast
+from typing import Any, NamedTuple, cast
 
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
@@ -95,6 +95,22 @@ def _filled(config_class: type[Any], owner: str, values: Mapping[str, Any]) -> A
         return OmegaConf.to_object(OmegaConf.merge(config, dict(values)))
     except OmegaConfBaseException as error:
         raise UsageError(f"option of {owner}: {first_line(error)}") from error
+
+
+class Named(NamedTuple):
+    """A plug-in that was chosen: its name, and the options given to it. Configurations hold {"name": ..., **options}."""
+
+    name: str
+    options: dict[str, Any]
+
+    @classmethod
+    def of(cls, chosen: Mapping[str, Any]) -> Named:
+        """Take what a configuration holds apart.
+
+        >>> Named.of({"name": "sat", "area": 0.2})
+        Named(name='sat', options={'area': 0.2})
+        """
+        return cls(chosen["name"], {key: value for key, value in chosen.items() if key != "name"})
 
 
 def build_method_config(cls: type[Any], name: str, values: Mapping[str, Any]) -> Any:

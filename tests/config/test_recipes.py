@@ -12,12 +12,12 @@ import timm
 import wsolbench
 from wsolbench.cli.list import list_section
 from wsolbench.config.compose import expand
+from wsolbench.config.identity import deciding_run
 from wsolbench.config.presets import CONF
 from wsolbench.config.saved import from_yaml, to_yaml
 from wsolbench.config.schema import Budget, Optimizer, RunConfig, Schedule
 from wsolbench.errors import UsageError
 from wsolbench.registry import DATASETS, METHODS
-from wsolbench.runs.opening import _deciding
 from wsolbench.training.optimizers import build_optimizer, lr_factor
 from wsolbench.training.plan import training_plan
 
@@ -171,7 +171,7 @@ def test_recipes_that_do_not_exist(overrides: list[str], message: str) -> None:
 def test_the_names_of_recipes_decide_nothing() -> None:
     """Two runs with the same values are one run, whatever they were called; nor does the key move older runs' hash."""
     (run,) = expand(["sat"], dataset="cub", overrides=["experiment=sat_cub", "recipe=code"])
-    assert not {"experiment", "recipe"} & {*_deciding(run)}
+    assert not {"experiment", "recipe"} & {*deciding_run(run)}
 
 
 @pytest.mark.parametrize("path", OF_A_DATASET, ids=lambda path: path.stem)

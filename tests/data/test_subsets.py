@@ -50,7 +50,7 @@ def train_ids(config: RunConfig) -> list[str]:
 DRAW = """
 import sys, json
 from engine_fakes import FakeSplit
-from wsolbench.protocols.needs import draw_per_class
+from wsolbench.data.draws import draw_per_class
 split = FakeSplit("train", per_class=20)
 order = json.loads(sys.argv[1])
 split.ids, split.labels = [split.ids[i] for i in order], split.labels[order]

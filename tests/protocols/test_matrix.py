@@ -18,6 +18,7 @@ from wsolbench import load_run
 from wsolbench.boxes.maps import normalize_maps
 from wsolbench.boxes.truth import resize_boxes
 from wsolbench.config.compose import expand
+from wsolbench.config.identity import deciding_run
 from wsolbench.config.presets import protocol_presets
 from wsolbench.config.saved import from_yaml, to_yaml
 from wsolbench.config.schema import RunConfig
@@ -27,7 +28,7 @@ from wsolbench.metrics import GTKnownLoc, MaxBoxAcc, TopKLoc
 from wsolbench.pseudo_boxes.folder import read_pseudo_boxes, write_pseudo_boxes
 from wsolbench.record import Cell, RunRecord, comparable
 from wsolbench.runs.engine import run
-from wsolbench.runs.opening import Session, _deciding, open_job
+from wsolbench.runs.opening import Session, open_job
 
 
 @pytest.fixture
@@ -247,7 +248,7 @@ def test_the_place_of_pseudo_boxes_decides_nothing_their_content_does(tmp_path: 
 
 
 def test_older_runs_keep_their_hash(tmp_path: Path) -> None:
-    assert {*_deciding(config(tmp_path))["protocol"]} == {
+    assert {*deciding_run(config(tmp_path))["protocol"]} == {
         "name", "shots", "budget", "checkpoint", "threshold", "val_per_class"
     }  # fmt: skip
 

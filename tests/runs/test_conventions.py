@@ -11,6 +11,7 @@ import torch
 from engine_fakes import SIDE, FakeData, FakeSplit, fake_config
 
 from wsolbench.boxes.maps import normalize_maps
+from wsolbench.config.identity import deciding_run
 from wsolbench.config.schema import RunConfig
 from wsolbench.conventions import get_convention
 from wsolbench.data.annotations import AnnotationReader
@@ -23,7 +24,7 @@ from wsolbench.record import Cell, RunRecord
 from wsolbench.registry import register_dataset
 from wsolbench.runs.engine import run
 from wsolbench.runs.load import load_run
-from wsolbench.runs.opening import Session, _deciding, open_job
+from wsolbench.runs.opening import Session, open_job
 from wsolbench.types import Sample
 
 
@@ -137,5 +138,5 @@ def test_what_cannot_be_computed_is_refused_before_anything_starts(tmp_path: Pat
 
 
 def test_older_runs_keep_their_hash(tmp_path: Path) -> None:
-    assert "convention" not in _deciding(config(tmp_path, "reference"))["evaluate"]
-    assert _deciding(config(tmp_path, "tscam"))["evaluate"]["convention"] == "tscam"
+    assert "convention" not in deciding_run(config(tmp_path, "reference"))["evaluate"]
+    assert deciding_run(config(tmp_path, "tscam"))["evaluate"]["convention"] == "tscam"

@@ -10,6 +10,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from wsolbench.config.check import checked
+from wsolbench.config.naming import changed_name
 from wsolbench.config.overrides import Choice, leaves, parse_overrides, refuse_sweep_of_lists_and_paths, unknown_key
 from wsolbench.config.protocol import compose_protocol
 from wsolbench.config.recipes import Recipes, load_recipes
@@ -157,8 +158,7 @@ def _compose(
         elif section == slug(method):  # sat.area=0.3: after method.*, so that the closer aim wins
             sections["method"][rest] = (value, choice.text)
     if qualifiers and not any(choice.key == "protocol.name" for choice, _ in point):
-        # A preset that was changed is another protocol: it must not share the preset's name, nor its table.
-        config.protocol.name = "+".join([config.protocol.name, *qualifiers])
+        config.protocol.name = changed_name(config.protocol.name, qualifiers)
 
     for key, value in top.items():
         _set(config, key, value, FLAG_OF[key])

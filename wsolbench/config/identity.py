@@ -5,13 +5,13 @@ Every field says it itself: those of `wsolbench.config.schema` and those of a pl
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Mapping
+from collections.abc import Callable, Hashable, Mapping
 from dataclasses import Field, fields, is_dataclass
 from functools import cache
 from typing import Any, cast, get_type_hints
 
 from wsolbench.config.schema import RunConfig
-from wsolbench.options import IDLE, YOUNG, decides, default_of
+from wsolbench.options import IDLE, YOUNG, Named, decides, deciding, default_of
 from wsolbench.system.hashing import plain
 
 
@@ -24,6 +24,11 @@ def deciding_values(config: Mapping[str, Any]) -> dict[str, Any]:
     return deciding_of(RunConfig, config)
 
 
+def deciding_run(config: RunConfig) -> dict[str, Any]:
+    """`deciding_values` of a run."""
+    return deciding_values(plain(config))
+
+
 def deciding_of(schema: type[Any], values: Mapping[str, Any]) -> dict[str, Any]:
     """`deciding_values` of a dataclass whose fields may be sections; keys that it does not know decide."""
     kept = {}
@@ -33,6 +38,20 @@ def deciding_of(schema: type[Any], values: Mapping[str, Any]) -> dict[str, Any]:
             of_section = section is not None and isinstance(value, Mapping)
             kept[name] = deciding_of(section, value) if of_section and section is not None else value
     return kept
+
+
+def plugin_identity(
+    build: Callable[[type[Any], str, Mapping[str, Any]], Any], cls: type[Any], chosen: Mapping[str, Any]
+) -> dict[str, Any]:
+    """A plug-in's name and deciding options, with defaults filled in: a default that is spelled out is the same run.
+
+    Args:
+        build: `wsolbench.options.build_method_config` or `build_dataset_config`.
+        cls: the plug-in.
+        chosen: {"name": ..., option: value, ...}.
+    """
+    name, options = Named.of(chosen)
+    return {"name": name, **plain(deciding(build(cls, name, options)))}
 
 
 def idle_keys(schema: type[Any] = RunConfig) -> list[str]:

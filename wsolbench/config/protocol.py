@@ -8,6 +8,7 @@ import re
 
 from omegaconf import DictConfig
 
+from wsolbench.config.naming import preset_name
 from wsolbench.config.presets import protocol_presets
 from wsolbench.config.schema import RunConfig
 from wsolbench.errors import UsageError, unknown
@@ -37,7 +38,7 @@ def compose_protocol(name: str) -> DictConfig:
             config.protocol.shots = number
         else:
             config.protocol.fraction = number / 100
-        config.protocol.name = amount[0] + ("" if preset in (None, "full") else f"+{preset}")
+        config.protocol.name = preset_name(amount[0], preset)
     return config
 
 

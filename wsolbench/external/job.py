@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from wsolbench.boxes.arrays import Contours
+from wsolbench.config.identity import plugin_identity
 from wsolbench.config.schema import EvaluateConfig
 from wsolbench.conventions import Convention, Geometry, check_convention, get_convention
 from wsolbench.data.dataset import Dataset, create_dataset
@@ -17,10 +18,10 @@ from wsolbench.data.split import Split
 from wsolbench.errors import UsageError, WsolbenchError, unknown
 from wsolbench.external.logit_files import check_logits_path
 from wsolbench.external.map_files import MapFiles, MapKind, find_maps
-from wsolbench.options import build_dataset_config, deciding
+from wsolbench.options import Named, build_dataset_config
 from wsolbench.registry import DATASETS
 from wsolbench.runs.directory import RunDirectory, run_path
-from wsolbench.system.hashing import digest, file_sha256, plain
+from wsolbench.system.hashing import digest, file_sha256
 
 VERSION = 1  # moves when the same maps would give other numbers
 DEFAULT_INTERVAL = EvaluateConfig().interval
@@ -90,7 +91,7 @@ def open_request(request: Request) -> ExternalJob:
     _check(request)
     convention = get_convention(request.convention)
     check_convention(convention, map_kind=request.map_kind, geometry=request.geometry)
-    name, options = request.dataset["name"], {k: v for k, v in request.dataset.items() if k != "name"}
+    name, options = Named.of(request.dataset)
     wanted = {request.split: request.maps} | ({"val": request.val_maps} if request.val_maps else {})
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
@@ -110,7 +111,7 @@ def open_request(request: Request) -> ExternalJob:
             "external": VERSION,
             "method": request.method,
             "backbone": request.backbone,
-            "dataset": plain(deciding(build_dataset_config(DATASETS.get(name), name, options))) | {"name": name},
+            "dataset": plugin_identity(build_dataset_config, DATASETS.get(name), request.dataset),
             "data": fingerprint,
             "maps": {split: str(Path(path).resolve()) for split, path in wanted.items()},
             "logits": request.logits and file_sha256(request.logits),

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
-from wsolbench.config.schema import OnBadImage, RunConfig
+from wsolbench.config.schema import OnBadImage, ProtocolConfig, RunConfig
 from wsolbench.data.bad_images import MAX_SHARE, BadImages
 from wsolbench.data.dataset import Dataset
 from wsolbench.data.draws import draw_fraction, draw_per_class
@@ -42,6 +42,13 @@ class Chosen:
         """Another view of the split called `name`, of which the same images are left out."""
         bad = self.bad.get(name)
         return Subset(split, [index for index, id in enumerate(split.ids) if id not in bad]) if bad else split
+
+    def names_protocol(self, protocol: ProtocolConfig) -> str:
+        """SHA-256 of the list of images where it makes the protocol another one: no `<k>shot` stands for it; else ""."""
+        if self.subset is None:
+            return ""
+        promised = {"train": protocol.shots, "val": protocol.val_per_class}
+        return "" if all(promised[split] is not None for split in self.subset.ids) else self.subset.sha256
 
     def ledger(self) -> dict[str, Any]:
         """Where the images came from, for the record."""

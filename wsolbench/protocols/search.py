@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from wsolbench.config.naming import search_part
 from wsolbench.config.schema import RunConfig
 from wsolbench.config.search_space import Space, load_space
 from wsolbench.config.selectors import LAST, PSEUDO, Selector, parse_search
@@ -19,7 +20,7 @@ class Search:
     trials: int
     by: Selector
     space: Space
-    suffix: str  # of the protocol's name
+    part: str  # of the protocol's name
 
     def identity(self, identity: dict[str, Any]) -> dict[str, Any]:
         """A run's identity where the search decides: the values it replaces, or has found, are no part of it."""
@@ -29,6 +30,29 @@ class Search:
             config[section] = {each: value for each, value in config[section].items() if each != name}
         search = {"trials": self.trials, "by": str(self.by), "space": self.space.distributions}
         return {**identity, "config": config, "search": search}
+
+
+@dataclass(frozen=True)
+class Found:
+    """What a search chose and how. Configuration and ledger hold it as plain values, under these names."""
+
+    trials: int
+    by: str
+    space: str
+    space_sha256: str
+    distributions: dict[str, dict[str, list[Any]]]
+    chosen: int | None  # number of the trial; None: there was nothing to search
+    values: dict[str, Any]  # of the chosen trial, by dotted key
+    failed: int
+    tried: list[dict[str, Any]]  # trial, values, score (None: failed), failed (why)
+    defaults: str  # where the values that are not searched come from
+    test_selected: bool
+    annotations: list[dict[str, Any]]  # what was looked at
+
+
+def found_of(config: RunConfig) -> Found | None:
+    """What the search of a run has found; None: it asks for none, or has not had it."""
+    return None if config.search.found is None else Found(**config.search.found)
 
 
 def open_search(
@@ -53,8 +77,8 @@ def open_search(
     Raises:
         UsageError: the selector would look at what is not there; space or key unknown.
     """
-    assert config.search.trials is not None
-    asked, found = config.search, config.search.found
+    asked, found = config.search, found_of(config)
+    assert asked.trials is not None
     default = checkpoint if checkpoint.name != LAST else Selector("val-boxes")
     by = default if asked.by is None else parse_search(asked.by)
     if by.name == default.name == PSEUDO:  # whose boxes: the protocol says
@@ -67,9 +91,8 @@ def open_search(
             "--search-by class-accuracy, which looks at labels only"
         )
     if found is not None:
-        space = Space(found["space"], found["space_sha256"], found["distributions"])
+        space = Space(found.space, found.space_sha256, found.distributions)
     else:
         space = load_space(asked.space, config.dataset["name"], config.method["name"], backbone)
         space = space if trains else space.without_training()
-    suffix = f"+search{asked.trials}" + ("" if by == default else f":{by}")
-    return Search(config.search.trials, by, space, suffix)
+    return Search(asked.trials, by, space, search_part(asked.trials, None if by == default else str(by)))

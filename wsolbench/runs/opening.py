@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import torch
 
 from wsolbench import distributed
 from wsolbench.config.check import check_run
-from wsolbench.config.identity import deciding_values
+from wsolbench.config.identity import deciding_run, plugin_identity
+from wsolbench.config.naming import full_name
 from wsolbench.config.schema import ProtocolConfig, RunConfig
 from wsolbench.config.selectors import PSEUDO, Selector, parse_checkpoint, parse_threshold
 from wsolbench.conventions import CONVENTIONS, Convention, get_convention
@@ -19,9 +20,8 @@ from wsolbench.data.dataset import Dataset, create_dataset
 from wsolbench.data.split import Split
 from wsolbench.errors import UsageError
 from wsolbench.method.base import Method
-from wsolbench.options import build_dataset_config, build_method_config, deciding
+from wsolbench.options import Named, build_dataset_config, build_method_config
 from wsolbench.protocols.images import Chosen, choose_images
-from wsolbench.protocols.naming import protocol_name, untuned_name
 from wsolbench.protocols.needs import check_annotated
 from wsolbench.protocols.search import open_search
 from wsolbench.pseudo_boxes.folder import PseudoBoxes, read_pseudo_boxes
@@ -29,7 +29,7 @@ from wsolbench.registry import DATASETS, METHODS
 from wsolbench.runs.directory import RunDirectory, run_path
 from wsolbench.runs.job import Job
 from wsolbench.runs.track import check_tracker
-from wsolbench.system.hashing import digest, file_sha256, plain
+from wsolbench.system.hashing import digest, file_sha256
 from wsolbench.system.preflight import check_device, check_writable
 from wsolbench.system.progress import Reporter, Silent
 from wsolbench.training.plan import training_plan
@@ -50,8 +50,8 @@ class Session:
     def dataset(self, config: RunConfig) -> tuple[Dataset, str]:
         key = digest([config.dataset, config.root])
         if key not in self.datasets:
-            options = {name: value for name, value in config.dataset.items() if name != "name"}
-            dataset = create_dataset(config.dataset["name"], root=config.root, **options)
+            name, options = Named.of(config.dataset)
+            dataset = create_dataset(name, root=config.root, **options)
             self.datasets[key] = dataset, dataset.fingerprint()
         return self.datasets[key]
 
@@ -63,57 +63,43 @@ def open_job(config: RunConfig, session: Session, device: torch.device | None = 
     """
     check_run(config)
     check_tracker(config.track)
-    if config.search.trials is not None:
-        config = replace(config, protocol=replace(config.protocol, name=untuned_name(config.protocol.name)))
     device = device or resolve_device(config.device)
     method_class: type[Method] = METHODS.get(config.method["name"])
-    method_options = _options(build_method_config, method_class, config.method)
-    dataset_options = _options(build_dataset_config, DATASETS.get(config.dataset["name"]), config.dataset)
+    backbone = config.backbone or method_class.default_backbone
+    plugins = {
+        "method": plugin_identity(build_method_config, method_class, config.method),
+        "dataset": plugin_identity(build_dataset_config, DATASETS.get(config.dataset["name"]), config.dataset),
+        "backbone": backbone,
+    }
     check_writable(Path(config.out))
+
     dataset, fingerprint = session.dataset(config)
     chosen = choose_images(config, dataset, fingerprint, session.bad_images)
-    protocol = replace(config.protocol, name=protocol_name(config, chosen.subset))
-    config = replace(config, protocol=protocol)
-    annotated = {"val": chosen.val_split.annotated, "test": chosen.test_split.annotated}
-    is_trained = method_class.training != "none"
-    check_annotated(protocol, config.dataset["name"], annotated, dataset.info.has_boxes, is_trained=is_trained)
-    pseudo = protocol.pseudo_boxes and read_pseudo_boxes(protocol.pseudo_boxes, chosen.val_split)
-    checkpoint, threshold = _selectors(protocol, pseudo)
-    if pseudo and PSEUDO in (checkpoint.name, threshold.name) and not protocol.name.endswith(f"+{pseudo.source}"):
-        # boxes of another source, another protocol
-        protocol = replace(protocol, name=f"{protocol.name}+{pseudo.source}")
-        config = replace(config, protocol=protocol)
+    choosing = _choosing(config, dataset, chosen, is_trained=method_class.training != "none")
     convention, convention_split = _convention(config, dataset, chosen, session)
-    backbone = config.backbone or method_class.default_backbone
-    plan = training_plan(config.train, protocol.budget, len(chosen.indices), len(chosen.train_split))
+    plan = training_plan(config.train, config.protocol.budget, len(chosen.indices), len(chosen.train_split))
     search = None
     if config.search.trials is not None:
         trains = plan.steps > 0 and method_class.training_for(backbone) != "none"
-        there = {None: True, "test": True, "val": annotated["val"], PSEUDO: bool(pseudo)}
-        search = open_search(config, backbone, checkpoint, there, dataset.info.has_boxes, trains=trains)
-        protocol = replace(protocol, name=protocol.name + search.suffix)
-        config = replace(config, protocol=protocol)
+        search = open_search(
+            config, backbone, choosing.checkpoint, choosing.there, dataset.info.has_boxes, trains=trains
+        )
+
+    name = full_name(
+        config.protocol.name, subset=choosing.subset, boxes=choosing.boxes, search=search.part if search else ""
+    )
+    config = replace(config, protocol=replace(config.protocol, name=name))
     weights = _weights(config, backbone)
     identity = {
-        "config": _deciding(config) | {"method": method_options, "dataset": dataset_options, "backbone": backbone},
+        "config": deciding_run(config) | plugins,
         "data": fingerprint,
         "method_version": method_class.version,
         "weights": weights,
         "checkpoint": config.checkpoint and file_sha256(config.checkpoint),
         "device": device.type,
         **chosen.identity(),
-        **({"pseudo_boxes": pseudo.sha256} if pseudo else {}),
+        **({"pseudo_boxes": choosing.pseudo.sha256} if choosing.pseudo else {}),
     }
-    hash = digest(identity if search is None else search.identity(identity))
-    path = run_path(
-        config.out,
-        config.dataset["name"],
-        config.method["name"],
-        backbone or "-",
-        protocol.name,
-        config.seed,
-        hash,
-    )
     return Job(
         config=config,
         method_class=method_class,
@@ -124,18 +110,54 @@ def open_job(config: RunConfig, session: Session, device: torch.device | None = 
         chosen=chosen,
         convention=convention,
         convention_split=convention_split,
-        checkpoint=checkpoint,
-        threshold=threshold,
-        pseudo=pseudo or None,
+        checkpoint=choosing.checkpoint,
+        threshold=choosing.threshold,
+        pseudo=choosing.pseudo,
         plan=plan,
         weights=weights,
         identity=identity,
-        directory=RunDirectory(path, hash),
+        directory=_directory(config, backbone, identity if search is None else search.identity(identity)),
         search=search,
     )
 
 
-def _selectors(protocol: ProtocolConfig, pseudo: PseudoBoxes | Literal[""] | None) -> tuple[Selector, Selector]:
+@dataclass(frozen=True)
+class _Choosing:
+    """Who chooses, and by what."""
+
+    checkpoint: Selector
+    threshold: Selector
+    pseudo: PseudoBoxes | None
+    subset: str  # SHA-256 of a list of images that makes the protocol another one
+    there: dict[str | None, bool]  # annotations, by what a selector looks at
+
+    @property
+    def boxes(self) -> str:
+        """Whose pseudo-boxes are chosen by; boxes of another source make another protocol."""
+        is_asked = PSEUDO in (self.checkpoint.name, self.threshold.name)
+        return self.pseudo.source if self.pseudo is not None and is_asked else ""
+
+
+def _choosing(config: RunConfig, dataset: Dataset, chosen: Chosen, *, is_trained: bool) -> _Choosing:
+    """The protocol's selectors; refused where what they look at is not there."""
+    annotated = {"val": chosen.val_split.annotated, "test": chosen.test_split.annotated}
+    subset = chosen.names_protocol(config.protocol)
+    protocol = replace(config.protocol, name=full_name(config.protocol.name, subset=subset))
+    check_annotated(protocol, config.dataset["name"], annotated, dataset.info.has_boxes, is_trained=is_trained)
+    pseudo = read_pseudo_boxes(protocol.pseudo_boxes, chosen.val_split) if protocol.pseudo_boxes else None
+    there = {None: True, "test": True, "val": annotated["val"], PSEUDO: pseudo is not None}
+    return _Choosing(*_selectors(protocol, pseudo), pseudo, subset, there)
+
+
+def _directory(config: RunConfig, backbone: str | None, identity: dict[str, Any]) -> RunDirectory:
+    """Where the run lies: its path tells what it is, and ends in the hash of all that decides it."""
+    hash = digest(identity)
+    dataset, method, protocol = config.dataset["name"], config.method["name"], config.protocol.name
+    path = run_path(config.out, dataset, method, backbone or "-", protocol, config.seed, hash)
+    return RunDirectory(path, hash)
+
+
+def _selectors(protocol: ProtocolConfig, pseudo: PseudoBoxes | None) -> tuple[Selector, Selector]:
     """The protocol's selectors; one that goes by pseudo-boxes says whose, and refuses those of another source."""
     chosen = []
     for selector in (parse_checkpoint(protocol.checkpoint), parse_threshold(protocol.threshold)):
@@ -183,18 +205,6 @@ def resolve_device(name: str) -> torch.device:
     if name == "cuda" and distributed.world() > 1:
         return torch.device("cuda", distributed.local_rank())
     return torch.device(name)
-
-
-def _options(build: Any, cls: type[Any], chosen: dict[str, Any]) -> dict[str, Any]:
-    """A plug-in's deciding options with defaults filled in: a default that is spelled out is the same run."""
-    values = {name: value for name, value in chosen.items() if name != "name"}
-    filled: dict[str, Any] = plain(deciding(build(cls, chosen["name"], values)))
-    return {"name": chosen["name"], **filled}
-
-
-def _deciding(config: RunConfig) -> dict[str, Any]:
-    """The configuration without what cannot change a number."""
-    return deciding_values(plain(config))
 
 
 def _weights(config: RunConfig, backbone: str | None) -> dict[str, Any] | None:

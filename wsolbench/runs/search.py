@@ -9,16 +9,16 @@ from __future__ import annotations
 
 import math
 import traceback
-from dataclasses import replace
+from dataclasses import asdict, replace
 from typing import Any
 
+from wsolbench.config.naming import untuned_name
 from wsolbench.config.saved import to_yaml
 from wsolbench.config.schema import RunConfig
 from wsolbench.config.search_space import with_values
 from wsolbench.data.annotations import AnnotationReader
 from wsolbench.errors import MachineError, WsolbenchError, reason
-from wsolbench.protocols.naming import untuned_name
-from wsolbench.protocols.search import Search
+from wsolbench.protocols.search import Found, Search, found_of
 from wsolbench.protocols.select import CHECKPOINTS, Look, choose_checkpoint
 from wsolbench.runs.directory import RunDirectory, trial_path
 from wsolbench.runs.evaluator import Evaluator
@@ -47,28 +47,26 @@ def settle(job: Job, session: Session, about: dict[str, Any], rerun: bool) -> tu
     if job.search is None or job.config.search.found is not None:
         return job, {}
     found, cost = _search(job, job.search, session, about, rerun)
-    search = replace(job.config.search, by=found["by"], space=found["space"], found=found)
-    settled = open_job(replace(with_values(job.config, found["values"]), search=search), session)
+    search = replace(job.config.search, by=found.by, space=found.space, found=asdict(found))
+    settled = open_job(replace(with_values(job.config, found.values), search=search), session)
     settled.directory.settle(to_yaml(settled.config))
     return settled, cost
 
 
 def search_notes(config: RunConfig) -> list[str]:
     """What a reader of a searched run's numbers would otherwise miss."""
-    found = config.search.found
-    if not found:
+    found = found_of(config)
+    if found is None:
         return []
-    if not found["trials"]:
+    if not found.trials:
         return ["nothing to search: nothing is trained, and no option of it is in the space"]
-    values = ", ".join(f"{key}={value}" for key, value in found["values"].items())
-    failed = f"; {found['failed']} failed" if found["failed"] else ""
-    return [f"seed {config.seed}: trial {found['chosen']} of {found['trials']} was chosen, {values}{failed}"]
+    values = ", ".join(f"{key}={value}" for key, value in found.values.items())
+    failed = f"; {found.failed} failed" if found.failed else ""
+    return [f"seed {config.seed}: trial {found.chosen} of {found.trials} was chosen, {values}{failed}"]
 
 
-def _search(
-    job: Job, search: Search, session: Session, about: dict[str, Any], rerun: bool
-) -> tuple[dict[str, Any], Cost]:
-    """The ledger of a search; the earliest of equal trials wins."""
+def _search(job: Job, search: Search, session: Session, about: dict[str, Any], rerun: bool) -> tuple[Found, Cost]:
+    """Try every trial and choose; the earliest of equal trials wins."""
     config, reader = job.config, AnnotationReader()
     tried: list[dict[str, Any]] = []
     seconds = 0.0
@@ -94,20 +92,20 @@ def _search(
         raise WsolbenchError(f"all {count} trials of the search failed; the first one: {tried[0]['failed']}")
     best = max(finished, key=lambda entry: entry["score"]) if finished else None  # the first of equals
     uses = [use for use in reader.uses() if use["purpose"] != "scoring"]
-    found = {
-        "trials": count,
-        "by": str(search.by),
-        "space": search.space.name,
-        "space_sha256": search.space.sha256,
-        "distributions": search.space.distributions,
-        "chosen": best and best["trial"],
-        "values": best["values"] if best else {},
-        "failed": len(tried) - len(finished),
-        "tried": tried,
-        "defaults": _defaults(config),
-        "test_selected": any(use["split"] == "test" for use in uses),
-        "annotations": uses,
-    }
+    found = Found(
+        trials=count,
+        by=str(search.by),
+        space=search.space.name,
+        space_sha256=search.space.sha256,
+        distributions=search.space.distributions,
+        chosen=best["trial"] if best else None,
+        values=best["values"] if best else {},
+        failed=len(tried) - len(finished),
+        tried=tried,
+        defaults=_defaults(config),
+        test_selected=any(use["split"] == "test" for use in uses),
+        annotations=uses,
+    )
     return found, {"search_train_seconds": seconds}
 
 

@@ -26,6 +26,7 @@ from wsolbench.config.schema import RunConfig
 from wsolbench.data.dataset import DatasetInfo
 from wsolbench.method.base import Method, create_method
 from wsolbench.method.checkpoint import read_tensors, write_tensors
+from wsolbench.options import Named
 from wsolbench.runs.directory import SNAPSHOTS, RunDirectory, classifier_path, training_path
 from wsolbench.runs.job import Job, Task
 from wsolbench.runs.opening import Session
@@ -54,15 +55,16 @@ class Trained:
 
 def create(config: RunConfig, info: DatasetInfo, backbone: str | None) -> Method:
     """The method with weights that follow from the seed (and the pretrained ones)."""
+    name, options = Named.of(config.method)
     torch.manual_seed(stable_seed("init", config.seed))
     return create_method(
-        config.method["name"],
+        name,
         num_classes=info.num_classes,
         backbone=backbone,
         pretrained=config.pretrained,
         checkpoint=config.checkpoint,
         class_names=info.class_names,
-        **{name: value for name, value in config.method.items() if name != "name"},
+        **options,
     )
 
 
