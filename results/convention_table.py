@@ -30,6 +30,7 @@ from wsolbench.data.annotations import AnnotationReader
 from wsolbench.data.loading import eval_batches
 from wsolbench.data.split import Split
 from wsolbench.evaluation.by_convention import ConventionOutcomes, score_convention
+from wsolbench.evaluation.cells import convention_cells
 from wsolbench.method.base import Method
 from wsolbench.metrics import GTKnownLoc, TopKLoc, label_rank
 from wsolbench.record import RunRecord, read_record
@@ -96,7 +97,9 @@ def score(method: Method, record: RunRecord) -> Values:
         outcomes = ConventionOutcomes.concat(parts[convention])
         own = outcomes.thresholds
         by = f"fixed {own[0]:g}" if len(own) == 1 else f"test-oracle of {', '.join(f'{each:g}' for each in own)}"
-        values[convention.name, by] = {cell.metric: cell.value for cell in outcomes.cells(AnnotationReader())}
+        values[convention.name, by] = {
+            cell.metric: cell.value for cell in convention_cells(outcomes, AnnotationReader())
+        }
     return values
 
 

@@ -56,7 +56,7 @@ def write_few_shot(records: list[RunRecord], path: Path) -> None:
             cells = " | ".join(_cell(values.get(at, [])) for at in shots)
             lines.append(f"| {backbone} | {method} | {max(map(len, values.values()))} | {cells} |")
         lines.append("")
-    shown = [record for record in records if FEW.fullmatch(record.protocol) and record.ledger.get("training") != "none"]
+    shown = [record for record in records if FEW.fullmatch(record.protocol) and record.ledger.training != "none"]
     lines.append(f"{made_with(shown)}.\n")
     path.write_text("\n".join(lines), encoding="utf-8")
 

@@ -148,7 +148,7 @@ def _kept() -> list[tuple[str, Any]]:
         (outcome,) = run_all(expand(["attention"], device="cpu", out=out), reporter=Silent())
         assert outcome.record is not None
         assert outcome.directory is not None
-        images = outcome.record.ledger["labels"]["val"] + outcome.record.ledger["labels"]["test"]
+        images = outcome.record.ledger.labels["val"] + outcome.record.ledger.labels["test"]
         folder = outcome.directory
         sizes = {name: (folder / name).stat().st_size for name in ("levels.npz", "images.csv.gz")}
         with np.load(folder / "levels.npz") as levels:

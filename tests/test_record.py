@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from wsolbench.errors import WsolbenchError
-from wsolbench.record import SCHEMA, Cell, RunRecord, comparable, read_record, to_json
+from wsolbench.record import SCHEMA, Cell, Ledger, RunRecord, comparable, read_record, to_json
 
 
 def record() -> RunRecord:
@@ -22,7 +22,7 @@ def record() -> RunRecord:
         hash="ab",
         config={"out": "here", "seed": 0},
         cells=[Cell("GT-known", 0.1 + 0.2, 0.0, 1.0, 0.07, "val-boxes")],
-        ledger={},
+        ledger=Ledger(),
         cost={"train_seconds": 1.0, "train_images_per_second": 2.0, "eval_images_per_second": 3.0, "parameters": 4},
         provenance={"created": "now", "commit": "c"},
     )

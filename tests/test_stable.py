@@ -16,7 +16,6 @@ import os
 import sys
 import tempfile
 from collections.abc import Iterator
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +28,7 @@ from wsolbench.cli.parser import parsers_of
 from wsolbench.config.compose import expand
 from wsolbench.config.saved import to_yaml
 from wsolbench.pseudo_boxes.folder import write_pseudo_boxes
-from wsolbench.record import RunRecord, read_record
+from wsolbench.record import RunRecord, as_json, read_record
 from wsolbench.runs.opening import Session, open_job
 from wsolbench.runs.trained import training_settings
 from wsolbench.system.hashing import digest
@@ -182,7 +181,7 @@ def _outcomes_of(folder: Path) -> dict[str, Any]:
         arrays = {name: hashlib.sha256(file[name].tobytes()).hexdigest() for name in file.files}
     record = read_record(folder / "record.json")
     written = (folder / "config.yaml").read_text(encoding="utf-8").replace(record.hash, _hash(record))
-    kept = {name: value for name, value in asdict(record).items() if name not in ("cost", "provenance", "config")}
+    kept = {name: value for name, value in as_json(record).items() if name not in ("cost", "provenance", "config")}
     kept["hash"] = _hash(record)
     return {
         "levels.npz": arrays,
@@ -211,7 +210,7 @@ def outcomes() -> dict[str, Any]:
 
 def _ledger(folder: Path) -> dict[str, Any]:
     """The keys of a ledger, and what in it does not hang on rounding."""
-    ledger = read_record(folder / "record.json").ledger
+    ledger = read_record(folder / "record.json").ledger.as_json()
     search = ledger["search"]
     return ledger | {"search": [*search] if isinstance(search, dict) else search}
 

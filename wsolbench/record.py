@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from dataclasses import asdict, dataclass, field
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, fields
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, TypeVar, get_args, get_origin, get_type_hints
@@ -48,6 +49,70 @@ class Cell:
         return f"{self.metric}{'@val' if selector == '@val-boxes' else selector}{convention}"
 
 
+WHERE_KNOWN = {"written": "where known"}  # left out of the JSON where there is nothing to say
+NOT_ELSEWHERE = {"written": "unless trained elsewhere"}  # left out where nobody here can know
+ELSEWHERE = "elsewhere"
+
+
+@dataclass
+class Ledger:
+    """What touched the numbers of a run. Field names are the keys in `record.json`, in this order."""
+
+    training: str | None = None  # own | classifier | none | elsewhere: maps that other code made
+    labels: dict[str, int] | None = None  # images per split whose class label was used
+    optimizer_steps: int | None = None
+    annotations: list[dict[str, Any]] = field(
+        default_factory=list
+    )  # localisation ground truth: split, kind, purpose, images
+    val_source: str | None = None  # where val comes from, if it is a hold-out from train: its size and seed
+    checkpoint: str | None = None  # who chose it
+    checkpoint_step: int | None = field(default=None, metadata=NOT_ELSEWHERE)
+    checkpoints: int | None = field(default=None, metadata=NOT_ELSEWHERE)  # among how many was chosen
+    threshold: str | None = None  # who chose it
+    weights: dict[str, Any] | None = None  # before training: name, sha256, source
+    pretraining_overlap: str | None = field(default=None, metadata=WHERE_KNOWN)  # what they have seen of the data
+    pseudo_boxes: dict[str, Any] | None = field(default=None, metadata=WHERE_KNOWN)  # source, sha256, external models
+    start: dict[str, Any] | None = None  # the checkpoint a run started from: path, sha256
+    seeds: list[int] = field(default_factory=list)
+    search: dict[str, Any] | str | None = (
+        None  # `wsolbench.protocols.search.Found` as plain values, or why there is none
+    )
+    test_images: int | None = None
+    subset: dict[str, Any] | None = field(default=None, metadata=WHERE_KNOWN)  # a given list: path, sha256, images
+    skipped: dict[str, Any] | None = field(default=None, metadata=WHERE_KNOWN)  # images that cannot be read, and why
+    weights_file: str | None = field(default=None, metadata=NOT_ELSEWHERE)  # in the run's folder
+    matrix: list[dict[str, Any]] | None = field(default=None, metadata=WHERE_KNOWN)  # annotations of a protocol matrix
+    more: dict[str, Any] = field(default_factory=dict)  # keys of another version
+
+    @property
+    def is_elsewhere(self) -> bool:
+        """The maps were made by other code: who trained and who chose is not known."""
+        return self.training == ELSEWHERE
+
+    @classmethod
+    def of(cls, content: Mapping[str, Any]) -> Ledger:
+        """Read what `as_json` gave, or an older version."""
+        known = {option.name for option in fields(cls)} - {"more"}
+        ours = {key: value for key, value in content.items() if key in known}
+        return cls(**ours, more={key: value for key, value in content.items() if key not in known})
+
+    def as_json(self) -> dict[str, Any]:
+        """As `record.json` holds it.
+
+        >>> Ledger("elsewhere", test_images=3).as_json().keys() & {"checkpoint_step", "subset", "test_images"}
+        {'test_images'}
+        """
+        written = {}
+        for option in fields(self):
+            value, says = getattr(self, option.name), option.metadata.get("written")
+            is_left_out = (says == WHERE_KNOWN["written"] and value is None) or (
+                says == NOT_ELSEWHERE["written"] and self.is_elsewhere
+            )
+            if option.name != "more" and not is_left_out:
+                written[option.name] = value
+        return written | self.more
+
+
 @dataclass
 class RunRecord:
     """What a run was and what came out. Field names are the keys of `record.json`."""
@@ -60,7 +125,7 @@ class RunRecord:
     hash: str
     config: dict[str, Any]
     cells: list[Cell]
-    ledger: dict[str, Any]  # what touched the numbers: labels, boxes of which split for what, weights, seeds
+    ledger: Ledger
     cost: dict[
         str, float | None
     ]  # train_seconds, train_images_per_second, eval_images_per_second, parameters, trainable
@@ -76,7 +141,12 @@ class RunRecord:
 
 def to_json(record: RunRecord) -> str:
     """The text of `record.json`."""
-    return json.dumps(asdict(record), indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+    return json.dumps(as_json(record), indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+
+
+def as_json(record: RunRecord) -> dict[str, Any]:
+    """The content of `record.json`."""
+    return asdict(record) | {"ledger": record.ledger.as_json()}
 
 
 def read_record(path: str | Path) -> RunRecord:
@@ -87,8 +157,9 @@ def read_record(path: str | Path) -> RunRecord:
         if schema <= SCHEMA:
             content["cells"] = [_checked(Cell(**cell)) for cell in content["cells"]]
             content["matrix"] = [_checked(Cell(**cell)) for cell in content.get("matrix", ())]
+            content["ledger"] = _checked(Ledger.of(content["ledger"]))
             return _checked(RunRecord(**content))
-    except (OSError, ValueError, TypeError, KeyError) as error:
+    except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
         raise WsolbenchError(
             f"record '{path}' could not be read ({type(error).__name__}: {error}): it is damaged or not a record of "
             "wsolbench; move it away, or run again with --rerun"
@@ -99,7 +170,7 @@ def read_record(path: str | Path) -> RunRecord:
     )
 
 
-_Stored = TypeVar("_Stored", Cell, RunRecord)
+_Stored = TypeVar("_Stored", Cell, Ledger, RunRecord)
 
 
 def _checked(stored: _Stored) -> _Stored:
@@ -148,7 +219,7 @@ def search_text(search: object) -> str:
 
 def comparable(record: RunRecord) -> dict[str, Any]:
     """The record without what may differ between two equal runs: times, when it was made, and where it lies."""
-    content = asdict(record)
+    content = as_json(record)
     content["cost"] = {name: value for name, value in content["cost"].items() if name not in TIMES}
     content["config"] = {name: value for name, value in content["config"].items() if name != "out"}
     content["provenance"] = {name: value for name, value in content["provenance"].items() if name != "created"}

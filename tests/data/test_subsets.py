@@ -96,7 +96,7 @@ def test_a_saved_draw_given_back_is_the_same_training(tmp_path: Path) -> None:
     assert given.protocol == drawn.protocol
     assert (again / "subset.json").read_bytes() == (folder / "subset.json").read_bytes()
     assert (again / "levels.npz").read_bytes() == (folder / "levels.npz").read_bytes()
-    source = given.ledger["subset"]
+    source = given.ledger.subset
     assert source["path"].endswith("subset.json")
     assert source["images"] == {"train": 6, "val": 3}
     assert len(source["sha256"]) == 64
@@ -212,11 +212,11 @@ def test_the_numbers_are_those_of_the_images_that_are_left(tmp_path: Path, damag
     damage("train/004", "val/007")
     skipped, folder = finished(skipping(tmp_path / "skipped"))
     assert skipped.cells == listed.cells
-    assert skipped.ledger["skipped"] == {
+    assert skipped.ledger.skipped == {
         "train": {"train/004": "image 'train/004.jpg' cannot be decoded: truncated"},
         "val": {"val/007": "image 'val/007.jpg' cannot be decoded: truncated"},
     }
-    assert skipped.ledger["labels"] == {"train": 11, "val": 11, "test": 12}
+    assert skipped.ledger.labels == {"train": 11, "val": 11, "test": 12}
     assert "2 images that cannot be read left out: 1 of train, 1 of val" in skipped.notes
     config = skipping(tmp_path / "workers")
     config.train.workers = config.evaluate.workers = 2

@@ -41,7 +41,7 @@ def test_a_trained_method_and_a_baseline_are_run_scored_and_listed(tree, capsys)
     assert "GT-known@val" in capsys.readouterr().out
     cam, box = records()["cam full"], records()["center-box full"]
     assert {"GT-known@val", "Top-1 Loc@val", "Top-1 Cls", "MaxBoxAccV2"} <= columns(cam)
-    assert cam.ledger["labels"] == {"train": 18, "val": 12, "test": 12}
+    assert cam.ledger.labels == {"train": 18, "val": 12, "test": 12}
     value = next(cell.value for cell in box.cells if cell.column == "MaxBoxAcc")
     assert 0 <= value <= 1
     (path,) = Path("results").glob("runs/folder/center-box/*/*/*/images.csv.gz")
@@ -62,7 +62,7 @@ def test_without_val_boxes_the_presets_that_remain_are_named_and_run(tree, capsy
     assert run(tree, "--protocol", "reference", methods="cam,center-box") == 0
     record = records()["cam reference"]
     assert "GT-known@test-oracle" in columns(record)
-    assert {use["split"] for use in record.ledger["annotations"]} == {"test"}
+    assert {use["split"] for use in record.ledger.annotations} == {"test"}
     assert run(tree, "--protocol", "5shot+reference") == 0
 
 

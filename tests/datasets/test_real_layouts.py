@@ -38,8 +38,8 @@ def test_sat_and_cam_run_on_cub_as_its_archive_unpacks(tmp_path: Path, capsys: p
     assert {"GT-known@val", "Top-1 Loc@val", "GT-known@test-oracle [sat]", "Top-1 Loc@test-oracle [sat]"} <= {*columns}
     assert columns["GT-known@test-oracle [sat]"].threshold in (0.3, 0.35, 0.4, 0.45)
     assert not [cell for cell in records["cam"].cells if cell.convention != "reference"]
-    assert sat.ledger["weights"] is None
-    assert sat.ledger["test_images"] == 12
+    assert sat.ledger.weights is None
+    assert sat.ledger.test_images == 12
     assert "GT-known" in capsys.readouterr().out
     again = run(tmp_path / "out", "--methods", "sat", "--backbone", "deit_tiny_patch16_224", *words)
     assert again["sat"] == sat, "a finished run is skipped"
@@ -61,4 +61,4 @@ def test_masks_without_boxes_are_scored_by_their_pixels(tmp_path: Path) -> None:
     words = ("--dataset", "openimages", "--root", str(tmp_path / "data"))
     record = run(tmp_path / "out", "--methods", "cam", "--backbone", "resnet10t", *words)["cam"]
     assert {cell.metric for cell in record.cells} == {"Top-1 Cls", "Top-5 Cls", "PxAP", "pIoU"}
-    assert record.ledger["threshold"] is None
+    assert record.ledger.threshold is None

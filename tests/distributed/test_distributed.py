@@ -202,8 +202,8 @@ def test_search_and_selection_of_checkpoints(ended: dict[str, Ended]) -> None:
     case = ended["select"]
     assert case.codes == [0, 0], case.printed(0)
     record = read_record(case.run("certain") / "record.json")
-    assert record.ledger["search"]["trials"] == 2
-    assert record.ledger["checkpoints"] > 1
+    assert record.ledger.search["trials"] == 2
+    assert record.ledger.checkpoints > 1
 
 
 @pytest.mark.parametrize(

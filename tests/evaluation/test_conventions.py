@@ -34,6 +34,7 @@ from wsolbench.conventions import CONVENTIONS, Convention, check_convention, get
 from wsolbench.data.annotations import AnnotationReader
 from wsolbench.errors import UsageError, WsolbenchError
 from wsolbench.evaluation.by_convention import ConventionOutcomes, score_convention
+from wsolbench.evaluation.cells import convention_cells
 from wsolbench.types import Annotation
 
 SAT, TSCAM, BAS, JOURNAL = map(get_convention, ("sat", "tscam", "bas", "bas-journal"))
@@ -87,7 +88,7 @@ def test_released_evaluators_say_the_same(name: str, dataset: str) -> None:
     np.testing.assert_array_equal(frame, golden["truth"])
     in_float32 = dataset == "cub" and name in ("sat", "bas-journal")
     np.testing.assert_allclose(ours.iou, golden["iou"], rtol=2.0**-24 if in_float32 else 0, atol=0)
-    cells = ours.cells(AnnotationReader())
+    cells = convention_cells(ours, AnnotationReader())
     decimals = 2 if name in ("sat", "bas-journal") else 10
     assert [round(100 * cell.value, decimals) for cell in cells] == golden["printed"].round(decimals).tolist()
     if np.isfinite(golden["threshold"]):
@@ -128,7 +129,7 @@ def corners(convention: Convention, *box_4: int, size: int) -> list[float]:
 
 
 def metrics(convention: Convention) -> list[str]:
-    return [cell.metric for cell in replace(HALF, convention=convention).cells(AnnotationReader())]
+    return [cell.metric for cell in convention_cells(replace(HALF, convention=convention), AnnotationReader())]
 
 
 def per_class(convention: Convention) -> float:
@@ -422,7 +423,7 @@ def test_sat_chooses_by_the_sum_and_reads_everything_there() -> None:
     assert out.chosen() == 3
     out = replace(out, iou=out.iou[:, :3], thresholds=out.thresholds[:3])
     assert out.chosen() == 1
-    cells = {cell.metric: cell for cell in out.cells(AnnotationReader())}
+    cells = {cell.metric: cell for cell in convention_cells(out, AnnotationReader())}
     assert {name: cell.value for name, cell in cells.items()} == pytest.approx(
         {
             "GT-known": 2 / 4,
@@ -442,7 +443,7 @@ def test_sat_chooses_by_the_sum_and_reads_everything_there() -> None:
     # without class scores the choice is by GT-known Loc, and there is no Top-k Loc
     blind = outcomes(SAT, [[0.9, 0.1], [0.1, 0.9]], [0, 1], [-1, -1])
     assert blind.chosen() == 0
-    assert [cell.metric for cell in blind.cells(AnnotationReader())] == [
+    assert [cell.metric for cell in convention_cells(blind, AnnotationReader())] == [
         "GT-known",
         "Loc@.3",
         "Loc@.5",
@@ -456,7 +457,7 @@ def test_sat_chooses_by_the_sum_and_reads_everything_there() -> None:
 def test_tscam_counts_one_half_for_gt_known_alone() -> None:
     cells = {
         cell.column: cell
-        for cell in outcomes(TSCAM, [[0.5], [0.6], [0.6]], [0, 0, 0], [0, 0, 4]).cells(AnnotationReader())
+        for cell in convention_cells(outcomes(TSCAM, [[0.5], [0.6], [0.6]], [0, 0, 0], [0, 0, 4]), AnnotationReader())
     }
     assert {column: cell.value for column, cell in cells.items()} == pytest.approx(
         {
@@ -492,5 +493,5 @@ def test_batches_and_kinds_of_arrays_change_nothing() -> None:
     joined = ConventionOutcomes.concat(parts)
     for name in ("ids", "labels", "ranks", "boxes", "iou"):
         np.testing.assert_array_equal(getattr(joined, name), getattr(whole, name))
-    assert joined.cells(AnnotationReader()) == whole.cells(AnnotationReader())
+    assert convention_cells(joined, AnnotationReader()) == convention_cells(whole, AnnotationReader())
     assert len(whole) == 40

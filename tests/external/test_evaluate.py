@@ -191,7 +191,7 @@ def test_masks_without_boxes_are_scored_by_pixels(tmp_path):
             peak = max(peak, hits / (kept | truth).sum())
     want = {"Top-1 Cls": 1.0, "Top-5 Cls": 1.0, "PxAP": average, "pIoU": peak}
     assert cells(outcome.record) == pytest.approx(want, abs=1e-12)
-    assert outcome.record.ledger["threshold"] is None
+    assert outcome.record.ledger.threshold is None
     with gzip.open(outcome.directory / "images.csv.gz", "rt") as file:
         rows = list(csv.DictReader(file))
     assert [(row["id"], row["prediction"], row["iou"], row["hit"]) for row in rows] == [
@@ -213,10 +213,10 @@ def test_without_val_maps_the_test_boxes_choose_and_the_column_says_so(tree, tmp
     assert all(marked.values())
     record = outcome.record
     assert (record.method, record.backbone, record.protocol, record.seed) == ("mine", "resnet50", "external", 0)
-    uses = {(use["split"], use["kind"], use["purpose"]): use["images"] for use in record.ledger["annotations"]}
+    uses = {(use["split"], use["kind"], use["purpose"]): use["images"] for use in record.ledger.annotations}
     assert uses["test", "boxes", "threshold selection"] == len(tree.ids["test"])
     assert uses["test", "boxes", "scoring"] == len(tree.ids["test"])
-    assert record.ledger["checkpoint"] == record.ledger["search"] == "not known: the maps were made elsewhere"
+    assert record.ledger.checkpoint == record.ledger.search == "not known: the maps were made elsewhere"
     assert "who chose checkpoint and hyper-parameters, is not known" in record.notes[0]
 
 
@@ -247,7 +247,7 @@ def test_val_may_be_scored_and_stands_apart(tree, tmp_path):
     record = evaluate(tree, maps, tmp_path / "out", map_kind="raw", split="val").record
     assert record.protocol == "external-val"
     assert "GT-known@val" in cells(record)
-    assert {use["split"] for use in record.ledger["annotations"]} == {"val"}
+    assert {use["split"] for use in record.ledger.annotations} == {"val"}
     assert not any(cell.oracle for cell in record.cells)
 
 

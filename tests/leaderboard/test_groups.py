@@ -16,7 +16,7 @@ from wsolbench.leaderboard.groups import summarise
 from wsolbench.leaderboard.records import load_records
 from wsolbench.leaderboard.standings import Column, Group, Row
 from wsolbench.leaderboard.view import render, write_results
-from wsolbench.record import SCHEMA, Cell, RunRecord
+from wsolbench.record import SCHEMA, Cell, Ledger, RunRecord
 
 GT = Column("GT-known@val", "GT-known", False)
 
@@ -59,7 +59,7 @@ def record(
             "out": out,
         },
         cells=cells,
-        ledger={"training": training, "test_images": 600},
+        ledger=Ledger(training=training, test_images=600),
         cost={"train_seconds": None if training == "none" else 10.0 + seed, "eval_images_per_second": 100.0},
         provenance={"commit": commit, "data_fingerprint": fingerprint, "device": device, "created": created},
         test_selected=test_selected,
@@ -222,7 +222,7 @@ def test_files_named_outside_the_hash_tell_rows_apart_by_content_not_by_path() -
     def started(seed: int, path: str, sha256: str) -> RunRecord:
         made = record(seed=seed)
         made.config["checkpoint"] = path
-        made.ledger["start"] = {"path": path, "sha256": sha256}
+        made.ledger.start = {"path": path, "sha256": sha256}
         return made
 
     [group] = summarise(
@@ -424,7 +424,7 @@ def test_the_caption_says_what_the_networks_started_from_and_how_they_were_tuned
     pretrained.provenance["weights_sha256"] = "0123456789abcdef"
     scratch.config["pretrained"] = False
     for each in (pretrained, scratch):
-        each.ledger["search"] = "none (untuned)"
+        each.ledger.search = "none (untuned)"
     text = render([pretrained, scratch], "markdown")
     assert text is not None
     assert "weights before training 01234567, random; hyper-parameter search: none (untuned)." in text

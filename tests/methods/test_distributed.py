@@ -27,7 +27,7 @@ def test_global_mean_alone_is_the_mean() -> None:
 
 GLOBAL_MEAN_SCRIPT = """
 import sys, torch, torch.distributed as dist
-from wsolbench_methods._distributed import global_mean
+from wsolbench.method import global_mean
 rank = int(sys.argv[1])
 dist.init_process_group("gloo", init_method="file://" + sys.argv[2], rank=rank, world_size=2)
 shard = [torch.tensor([0.1, 0.2, 0.3, 0.9]), torch.tensor([0.8, 0.7])][rank]
@@ -96,13 +96,14 @@ def test_sat_in_two_processes_learns_what_one_learns_from_the_whole_batch(by_ran
 RECOMPUTE_SCRIPT = """
 import sys, torch
 import wsolbench
-from wsolbench import dist
-from wsolbench.training.replica import Replica, statistics_of_all
+from wsolbench import distributed
+from wsolbench.distributed.batch_norm import statistics_of_all
+from wsolbench.training.replica import Replica
 from wsolbench.types import Batch
 images, labels = torch.randn(5, 3, 64, 64, generator=torch.Generator().manual_seed(0)), torch.tensor([0, 1, 2, 0, 1])
 found = []
-with dist.joined():
-    rows = [slice(0, 2), slice(2, 5)][dist.rank()]
+with distributed.joined():
+    rows = [slice(0, 2), slice(2, 5)][distributed.rank()]
     for recomputed in (False, True):
         torch.manual_seed(0)
         method = wsolbench.create_method("cam", num_classes=3, backbone="resnet10t").train()

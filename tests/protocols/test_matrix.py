@@ -158,9 +158,9 @@ def test_one_training_serves_every_protocol(tmp_path: Path, pseudo: Path, monkey
                         same.value, same.low, same.high, same.threshold
                     )  # fmt: skip
             assert record.test_selected == (checkpoint == "test-oracle")
-            assert record.ledger["checkpoint"] == checkpoint
-            assert (folder / record.ledger["weights_file"]).is_file()
-            values[method, checkpoint] = record.ledger["checkpoint_step"]
+            assert record.ledger.checkpoint == checkpoint
+            assert (folder / record.ledger.weights_file).is_file()
+            values[method, checkpoint] = record.ledger.checkpoint_step
     assert sum(trained) == 2, "tiny trains itself, the two others share a classifier"
     assert len({*values.values()}) > 1, "every selector chose the same checkpoint: nothing was tested"
 
@@ -168,12 +168,12 @@ def test_one_training_serves_every_protocol(tmp_path: Path, pseudo: Path, monkey
 @pytest.mark.parametrize("method", ["tiny", "shared-b"])
 def test_the_weights_of_the_chosen_checkpoint_are_kept_and_loaded(tmp_path: Path, method: str) -> None:
     record, folder = done(config(tmp_path, method, checkpoint="test-oracle", threshold="test-oracle"))
-    assert record.ledger["weights_file"] == "best-test-oracle.safetensors"
+    assert record.ledger.weights_file == "best-test-oracle.safetensors"
     chosen = read_tensors(folder / "best-test-oracle.safetensors")
     loaded = load_run(folder)
     module = loaded if method == "tiny" else loaded.classifier
     assert all(torch.equal(value, chosen[name]) for name, value in module.state_dict().items())
-    (snapshot,) = folder.parents[3].glob(f"_*/*/snapshots/{record.ledger['checkpoint_step']:08d}.safetensors")
+    (snapshot,) = folder.parents[3].glob(f"_*/*/snapshots/{record.ledger.checkpoint_step:08d}.safetensors")
     assert snapshot.read_bytes() == (folder / "best-test-oracle.safetensors").read_bytes()
 
 
@@ -205,7 +205,7 @@ def test_without_boxes_of_val_the_presets_that_remain_are_named(
     with pytest.raises(UsageError, match=r"by the boxes of val, .*--protocol labels-only or paper-sat or .*reference"):
         run(config(tmp_path))
     record, _ = done(config(tmp_path, checkpoint="class-accuracy", threshold="otsu"))
-    assert not any(use["split"] == "val" and use["kind"] == "boxes" for use in record.ledger["annotations"])
+    assert not any(use["split"] == "val" and use["kind"] == "boxes" for use in record.ledger.annotations)
     with pytest.raises(UsageError, match=r"give protocol.pseudo_boxes=FOLDER .* or take --protocol .*labels-only"):
         run(config(tmp_path, checkpoint="val-pseudo", threshold="otsu"))
 
@@ -223,10 +223,10 @@ def test_the_protocol_is_named_after_the_source_of_its_pseudo_boxes(tmp_path: Pa
 def test_the_ledger_says_whose_pseudo_boxes_and_which_models_made_them(tmp_path: Path, pseudo: Path) -> None:
     (pseudo / "source.json").write_text(json.dumps({"source": "rpn", "external": "a detector trained with boxes"}))
     record, _ = done(config(tmp_path, threshold="val-pseudo", pseudo_boxes=str(pseudo)))
-    told = record.ledger["pseudo_boxes"]
+    told = record.ledger.pseudo_boxes
     assert (told["source"], told["external"]) == ("rpn", "a detector trained with boxes")
     assert told["sha256"] == read_pseudo_boxes(pseudo, FakeSplit("val", 4)).sha256
-    assert "pseudo_boxes" not in done(config(tmp_path))[0].ledger
+    assert "pseudo_boxes" not in done(config(tmp_path))[0].ledger.as_json()
 
 
 def test_pseudo_boxes_of_another_source_are_refused(tmp_path: Path, pseudo: Path) -> None:
@@ -255,7 +255,7 @@ def test_older_runs_keep_their_hash(tmp_path: Path) -> None:
 
 def test_select_every_thins_the_checkpoints(tmp_path: Path) -> None:
     record, folder = done(config(tmp_path, "tiny", checkpoint="val-boxes", select_every=3))
-    assert record.ledger["checkpoints"] == 3
+    assert record.ledger.checkpoints == 3
     names = sorted(path.stem for path in folder.parents[3].glob("_trainings/*/snapshots/*"))
     assert [int(name) for name in names] == [0, 9, 12]
 
@@ -263,8 +263,8 @@ def test_select_every_thins_the_checkpoints(tmp_path: Path) -> None:
 def test_a_method_without_training_has_nothing_to_choose(tmp_path: Path) -> None:
     record, _ = done(config(tmp_path, "centre", checkpoint="val-boxes", threshold="otsu"))
     assert not record.test_selected
-    assert record.ledger["checkpoints"] == 1
-    assert not [use for use in record.ledger["annotations"] if use["purpose"] == "checkpoint selection"]
+    assert record.ledger.checkpoints == 1
+    assert not [use for use in record.ledger.annotations if use["purpose"] == "checkpoint selection"]
 
 
 def test_the_matrix_survives_the_record(tmp_path: Path) -> None:

@@ -351,7 +351,7 @@ def test_the_classifier_must_fit_and_know_labels_only(classifier, tmp_path, caps
     record = read_record(classifier / "record.json")
     text = (classifier / "record.json").read_text()
     try:
-        chosen = replace(record, ledger=record.ledger | {"checkpoint": "val-boxes"})
+        chosen = replace(record, ledger=replace(record.ledger, checkpoint="val-boxes"))
         (classifier / "record.json").write_text(to_json(chosen))
         assert command(classifier, tmp_path / "out") == 2
     finally:

@@ -19,6 +19,7 @@ from wsolbench.data.dataset import DatasetInfo
 from wsolbench.data.split import Split
 from wsolbench.errors import UsageError
 from wsolbench.evaluation.by_convention import score_convention
+from wsolbench.evaluation.cells import convention_cells
 from wsolbench.metrics import label_rank
 from wsolbench.record import Cell, RunRecord
 from wsolbench.registry import register_dataset
@@ -86,7 +87,7 @@ def expected(asked: RunConfig, split: Split) -> list[Cell]:
     outcomes = score_convention(
         convention, scores, truth, labels, ranks, split.ids, (SIDE, SIDE), asked.dataset["name"]
     )
-    return outcomes.cells(AnnotationReader())
+    return convention_cells(outcomes, AnnotationReader())
 
 
 @pytest.mark.parametrize("name", ["tscam", "sat (box rule only)"])
@@ -123,10 +124,10 @@ def test_a_threshold_that_test_chose_is_marked_and_in_the_ledger(tmp_path: Path)
         cell.oracle and cell.threshold_by == "test-oracle" for cell in record.cells if cell.convention != "reference"
     )
     purpose = "threshold selection (convention sat (box rule only))"
-    assert {"split": "test", "kind": "boxes", "purpose": purpose, "images": 12} in record.ledger["annotations"]
+    assert {"split": "test", "kind": "boxes", "purpose": purpose, "images": 12} in record.ledger.annotations
     fixed = record_of(config(tmp_path, "tscam"))
     assert not any(cell.oracle for cell in fixed.cells if cell.convention == "tscam")
-    assert not any("convention" in use["purpose"] for use in fixed.ledger["annotations"])
+    assert not any("convention" in use["purpose"] for use in fixed.ledger.annotations)
 
 
 def test_what_cannot_be_computed_is_refused_before_anything_starts(tmp_path: Path) -> None:

@@ -27,6 +27,7 @@ from wsolbench.evaluation.levels import load_levels
 from wsolbench.protocols.select import Checkpoint
 from wsolbench.record import SCHEMA, Cell, RunRecord, comparable, read_record
 from wsolbench.runs.engine import run
+from wsolbench.runs.ledger import ledger_of
 from wsolbench.runs.load import load_run
 from wsolbench.runs.opening import Session, open_job, resolve_device
 from wsolbench.system.hashing import digest
@@ -128,7 +129,7 @@ def test_subset_holds_the_images_that_were_drawn(tmp_path: Path) -> None:
     assert len(subset["train"]["ids"]) == 6
     assert len(subset["val"]["ids"]) == 3
     assert load_levels(folder_of(config) / "levels.npz")["val"].ids.tolist() == subset["val"]["ids"]
-    assert record.ledger["labels"] == {"train": 6, "val": 3, "test": 12}
+    assert record.ledger.labels == {"train": 6, "val": 3, "test": 12}
 
 
 def test_images_csv_agrees_with_the_stored_outcomes(tmp_path: Path) -> None:
@@ -207,8 +208,8 @@ def test_cells_of_a_classifier(tmp_path: Path) -> None:
 def test_no_classifier_no_class_metrics(tmp_path: Path) -> None:
     record = finished(fake_config(tmp_path, "centre"))
     assert not [name for name in cells(record) if name.startswith("Top-")]
-    assert record.ledger["training"] == "none"
-    assert record.ledger["labels"]["train"] == 0
+    assert record.ledger.training == "none"
+    assert record.ledger.labels["train"] == 0
     assert record.cost["train_seconds"] == 0
     assert record.cost["trainable"] == 0
 
@@ -219,7 +220,7 @@ def test_the_oracle_protocol_marks_its_cells(tmp_path: Path) -> None:
     assert {"GT-known@test-oracle", "Top-1 Loc@test-oracle"} <= found.keys()
     assert all(found[f"{name}@test-oracle"].oracle for name in ("GT-known", "Top-1 Loc", "Top-5 Loc"))
     assert found["GT-known@test-oracle"].value == found["MaxBoxAcc"].value
-    purposes = {(use["split"], use["purpose"]) for use in record.ledger["annotations"]}
+    purposes = {(use["split"], use["purpose"]) for use in record.ledger.annotations}
     assert ("test", "threshold selection") in purposes
     assert ("val", "threshold selection") not in purposes
 
@@ -238,7 +239,7 @@ def test_the_ledger_counts_every_image_whose_annotation_was_read(
     record = finished(fake_config(tmp_path, val_per_class=2))
     scored = {
         use["split"]: use["images"]
-        for use in record.ledger["annotations"]
+        for use in record.ledger.annotations
         if use["purpose"] == "scoring" and use["kind"] == "boxes"
     }
     assert scored == {name: len(ids) for name, ids in asked.items()} == {"val": 6, "test": 12}
@@ -251,11 +252,9 @@ def test_what_pretraining_saw_of_the_data_is_in_the_ledger(tmp_path: Path, monke
     ledgers = {}
     for pretrained in (True, False):
         job = open_job(fake_config(tmp_path, backbone="resnet10t", pretrained=pretrained), Session())
-        ledgers[pretrained] = wsolbench.runs.ledger._ledger(
-            job, AnnotationReader(), {"test": []}, Checkpoint(0, "last"), None
-        )
-    assert ledgers[True]["pretraining_overlap"] == "drawn from ImageNet"
-    assert "pretraining_overlap" not in ledgers[False]
+        ledgers[pretrained] = ledger_of(job, AnnotationReader(), {"test": []}, Checkpoint(0, "last"), None)
+    assert ledgers[True].pretraining_overlap == "drawn from ImageNet"
+    assert "pretraining_overlap" not in ledgers[False].as_json()
 
 
 @pytest.mark.parametrize(("method", "name"), [("shared-a", "classifier.json"), ("tiny", "training.json")])
@@ -273,8 +272,8 @@ def test_what_a_shared_training_says_of_itself_is_what_its_folder_is_named_after
 
 
 def test_one_shot_takes_the_steps_of_the_full_run(tmp_path: Path) -> None:
-    assert finished(fake_config(tmp_path, shots=1)).ledger["optimizer_steps"] == 9
-    assert finished(fake_config(tmp_path)).ledger["optimizer_steps"] == 9
+    assert finished(fake_config(tmp_path, shots=1)).ledger.optimizer_steps == 9
+    assert finished(fake_config(tmp_path)).ledger.optimizer_steps == 9
 
 
 def test_post_hoc_methods_share_one_classifier(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -319,8 +318,8 @@ def test_zero_steps_evaluate_the_given_weights(tmp_path: Path) -> None:
     again.checkpoint = str(folder_of(first) / "last.safetensors")
     record = finished(again)
     assert record.cells == trained.cells
-    assert record.ledger["training"] == "none"
-    assert record.ledger["start"]["sha256"]
+    assert record.ledger.training == "none"
+    assert record.ledger.start["sha256"]
 
 
 # --- skipping, refusing ----------------------------------------------------------------------------------------------

@@ -168,7 +168,7 @@ def test_val_without_boxes_is_refused(searched: Callable[..., RunConfig], monkey
         run(searched(threshold="otsu"))
     record, _ = done(searched(threshold="otsu", by="class-accuracy"))
     assert record.protocol == "full+search3:class-accuracy"
-    assert not [use for use in record.ledger["annotations"] if use["split"] == "val" and use["kind"] != "labels"]
+    assert not [use for use in record.ledger.annotations if use["split"] == "val" and use["kind"] != "labels"]
 
 
 # --- the search ------------------------------------------------------------------------------------------------------
@@ -177,7 +177,7 @@ def test_val_without_boxes_is_refused(searched: Callable[..., RunConfig], monkey
 @pytest.mark.parametrize("method", ["tiny", "shared-b"])
 def test_the_run_is_that_of_the_best_trial(searched: Callable[..., RunConfig], tmp_path: Path, method: str) -> None:
     record, folder = done(searched(method=method))
-    found = record.ledger["search"]
+    found = record.ledger.search
     assert record.protocol == "full+search3"
     assert (found["trials"], found["by"], found["failed"], len(found["tried"])) == (3, "val-boxes", 0, 3)
     scores = [entry["score"] for entry in found["tried"]]
@@ -187,7 +187,7 @@ def test_the_run_is_that_of_the_best_trial(searched: Callable[..., RunConfig], t
     assert set(found["values"]) == {"train.lr"} | ({"method.scale"} if method == "tiny" else set())
     assert record.config["train"]["lr"] == found["values"]["train.lr"]
     assert not record.test_selected
-    assert [use["images"] for use in record.ledger["annotations"] if use["purpose"] == "hyper-parameter search"] == [12]
+    assert [use["images"] for use in record.ledger.annotations if use["purpose"] == "hyper-parameter search"] == [12]
 
     plain, elsewhere = done(with_values(fake_config(tmp_path / "plain", method), found["values"]))
     assert plain.cells == record.cells
@@ -200,14 +200,14 @@ def test_the_run_is_that_of_the_best_trial(searched: Callable[..., RunConfig], t
 
 def test_ties_go_to_the_earliest_trial(searched: Callable[..., RunConfig], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(CHECKPOINTS, "val-boxes", lambda look, settings: 0.5)
-    assert done(searched())[0].ledger["search"]["chosen"] == 1
+    assert done(searched())[0].ledger.search["chosen"] == 1
 
 
 def test_the_order_of_runs_changes_nothing(searched: Callable[..., RunConfig]) -> None:
     first = [done(searched("a", name))[0] for name in ("shared-a", "shared-b", "tiny")]
     second = [done(searched("b", name))[0] for name in ("tiny", "shared-b", "shared-a")]
     assert [comparable(each) for each in first] == [comparable(each) for each in reversed(second)]
-    lrs = [[entry["values"]["train.lr"] for entry in each.ledger["search"]["tried"]] for each in first]
+    lrs = [[entry["values"]["train.lr"] for entry in each.ledger.search["tried"]] for each in first]
     assert lrs[0] == lrs[1] == lrs[2]
 
 
@@ -222,12 +222,12 @@ def test_only_the_chosen_trial_is_scored_on_test(searched: Callable[..., RunConf
 def test_the_choice_does_not_depend_on_test(
     searched: Callable[..., RunConfig], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    before = done(searched("a"))[0].ledger["search"]
+    before = done(searched("a"))[0].ledger.search
     truth = FakeSplit._box
     monkeypatch.setattr(
         FakeSplit, "_box", lambda split, index: (0, 0, 3, 3) if split.ids[0].startswith("test") else truth(split, index)
     )
-    assert done(searched("b"))[0].ledger["search"] == before
+    assert done(searched("b"))[0].ledger.search == before
 
 
 def _cheats(look: Look, settings: Settings) -> float:
@@ -241,10 +241,13 @@ def test_who_looks_at_test_is_marked_whatever_its_name(
     monkeypatch.setitem(CHECKPOINTS, "val-boxes", _cheats)
     record, folder = done(searched(by=by))
     assert record.test_selected
-    assert record.ledger["search"]["test_selected"]
-    assert {"split": "test", "kind": "boxes", "purpose": "hyper-parameter search", "images": 12} in record.ledger[
-        "annotations"
-    ]
+    assert record.ledger.search["test_selected"]
+    assert {
+        "split": "test",
+        "kind": "boxes",
+        "purpose": "hyper-parameter search",
+        "images": 12,
+    } in record.ledger.annotations
     again = replace(repeat(str(folder / "config.yaml")), out=str(folder.parents[5] / "again"))
     assert done(again)[0].test_selected
 
@@ -260,21 +263,21 @@ def test_a_cheat_whose_trials_fail_after_looking_is_marked(
 
     monkeypatch.setitem(CHECKPOINTS, "val-boxes", fails)
     record, _ = done(searched())
-    assert (record.ledger["search"]["failed"], record.test_selected) == (1, True)
+    assert (record.ledger.search["failed"], record.test_selected) == (1, True)
 
 
 def test_a_protocol_that_chooses_among_checkpoints_searches_by_the_same(searched: Callable[..., RunConfig]) -> None:
     record, folder = done(searched(name="labels-only", checkpoint="class-accuracy", threshold="otsu"))
-    assert record.ledger["search"]["by"] == "class-accuracy"
+    assert record.ledger.search["by"] == "class-accuracy"
     assert record.protocol == "labels-only+search3"
-    assert record.ledger["checkpoints"] == 4
+    assert record.ledger.checkpoints == 4
     assert (folder / "best-class-accuracy.safetensors").is_file()
 
 
 def test_nothing_to_search(searched: Callable[..., RunConfig]) -> None:
     record, _ = done(searched(method="centre"))
     assert record.protocol == "full+search3"
-    assert search_text(record.ledger["search"]) == "nothing to search"
+    assert search_text(record.ledger.search) == "nothing to search"
 
 
 # --- failures and interruptions --------------------------------------------------------------------------------------
@@ -298,7 +301,7 @@ def test_a_failed_trial_is_counted_and_loses(
     monkeypatch.setattr(NaN, "loss", loss)
     monkeypatch.setattr(wsolbench.runs.search, "create", create)
     record, _ = done(searched(method="nan"))
-    found = record.ledger["search"]
+    found = record.ledger.search
     assert found["failed"] == 1
     assert found["chosen"] in (2, 3)
     assert "not finite" in found["tried"][0]["failed"]
@@ -358,10 +361,10 @@ def test_a_searched_run_is_skipped_when_done_and_repeated_from_its_config(
     assert run(config).status == "skipped"
     assert from_yaml(to_yaml(config)) == config
     again, elsewhere = done(replace(config, out=str(tmp_path / "again")))
-    assert (again.hash, again.protocol, again.ledger["search"]) == (
+    assert (again.hash, again.protocol, again.ledger.search) == (
         record.hash,
         record.protocol,
-        record.ledger["search"],
+        record.ledger.search,
     )
     assert again.cells == record.cells
     assert elsewhere.relative_to(tmp_path / "again") == folder.relative_to(tmp_path / "out")
@@ -385,7 +388,7 @@ def test_the_leaderboard_shows_one_row_per_searched_method(searched: Callable[..
         done(fake_config(tmp_path / "out", seed=seed))
     records = load_records(tmp_path / "out")
     assert len(records) == 4
-    chosen = {str(each.ledger["search"]["values"]) for each in records if isinstance(each.ledger["search"], dict)}
+    chosen = {str(each.ledger.search["values"]) for each in records if isinstance(each.ledger.search, dict)}
     assert len(chosen) == 2  # each seed chose its own
     groups = {group.protocol: group for group in summarise(records)}
     assert {name: [row.seeds for row in group.rows] for name, group in groups.items()} == {

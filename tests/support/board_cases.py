@@ -10,7 +10,7 @@ import numpy as np
 
 from wsolbench.boxes.arrays import LEVELS
 from wsolbench.evaluation.levels import IOUS, Levels, save_levels
-from wsolbench.record import Cell, RunRecord, to_json
+from wsolbench.record import Cell, Ledger, RunRecord, to_json
 
 IMAGES = 120
 
@@ -57,7 +57,7 @@ def make_record(
         hash="/".join(map(str, (method, backbone, protocol, seed, fingerprint, sorted(options.items())))),
         config={"method": {"name": method, **options}, "dataset": {"name": dataset}, "evaluate": {"interval": 0.01}},
         cells=list(cells),
-        ledger={"training": training, "test_images": IMAGES},
+        ledger=Ledger(training=training, test_images=IMAGES),
         cost={"train_seconds": None if training == "none" else 10.0 + seed, "eval_images_per_second": 100.0},
         provenance={"commit": "c0ffee", "data_fingerprint": fingerprint, "data_revision": "1", "device": "cpu"},
     )

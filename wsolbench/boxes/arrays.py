@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, Literal, TypeAlias, get_args
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias, cast, get_args
 
 import numpy as np
 import numpy.typing as npt
@@ -104,3 +104,15 @@ Bools: TypeAlias = npt.NDArray[np.bool_]
 
 
 Floats: TypeAlias = npt.NDArray[np.float64]
+
+
+def image_column(values: Array | Sequence[int] | None, count: int, what: str) -> npt.NDArray[np.int32]:
+    """A whole number per image, int32 [count], as it is kept; -1 throughout where there are none (None)."""
+    if values is None:
+        return np.full(count, -1, np.int32)
+    column = np.array(values, np.int64) if isinstance(values, list | tuple) else to_numpy(cast(Array, values))
+    if column.dtype.kind not in "iu":
+        raise TypeError(f"expected integer {what}, got {column.dtype}")
+    if column.shape != (count,):
+        raise ValueError(f"expected {what} of shape [{count}], got {list(column.shape)}")
+    return column.astype(np.int32)

@@ -131,7 +131,7 @@ def _classifier(folder: str, dataset: str, class_names: Sequence[str]) -> tuple[
             f"--classifier '{folder}' knows the {method.num_classes} classes of '{record.dataset}', which are not those of "
             f"'{dataset}'"
         )
-    chosen = record.ledger.get("checkpoint")
+    chosen = record.ledger.checkpoint
     if chosen not in LABELS_ONLY:
         raise UsageError(
             f"--classifier '{folder}' has a checkpoint chosen by '{chosen}'; pseudo-boxes need a classifier trained and chosen "

@@ -9,26 +9,21 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Self, cast
+from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 import numpy.typing as npt
 
-from wsolbench.boxes.arrays import Array, Bools, Floats, to_numpy
+from wsolbench.boxes.arrays import Array, Bools, Floats, image_column, to_numpy
 from wsolbench.boxes.by_convention import COMPARE, best_iou, boxes_of_map, truth_boxes
 from wsolbench.boxes.maps import normalize
-from wsolbench.config.selectors import SELECTOR_OF
 from wsolbench.conventions import Convention
 from wsolbench.errors import UsageError
-from wsolbench.record import Cell
 from wsolbench.types import Annotation
 
 if TYPE_CHECKING:  # scoring needs no torch
-    from wsolbench.data.annotations import AnnotationReader
     from wsolbench.data.split import Split
     from wsolbench.evaluation.parts import Parts
-
-IOUS = (0.3, 0.5, 0.7)
 
 
 @dataclass(frozen=True, eq=False)
@@ -111,35 +106,6 @@ class ConventionOutcomes:
             total = total + 100.0 * self.hits(top_k=1).sum(0) / len(self)
         return int(total.argmax())
 
-    def cells(self, reader: AnnotationReader, split: str = "test") -> list[Cell]:
-        """The numbers the paper's code prints, each with the threshold it was read at and who chose that.
-
-        They have no bootstrap interval: the code prints none. Where the code chooses among thresholds, it does so by the
-        boxes of the split it scores, which `reader` notes.
-        """
-        at, by, oracle = self.chosen(), f"fixed:{self.thresholds[0]:g}", False
-        if len(self.thresholds) > 1:
-            by = SELECTOR_OF[split]
-            oracle = reader.choose_on(split, self, f"threshold selection (convention {self.convention.name})")
-        values = {"GT-known": self.accuracy()}
-        if self.has_classes:
-            values |= {f"Top-{k} Loc": self.accuracy(top_k=k) for k in (1, 5)}
-        if self.convention.v2 == "mean Loc@.3/.5/.7":
-            levels = [self.accuracy(iou) for iou in IOUS]
-            values |= {f"Loc@.{round(10 * iou)}": level for iou, level in zip(IOUS, levels, strict=True)}
-            values[self.convention.v2] = np.mean(levels, axis=0)
-        return [
-            Cell(
-                metric,
-                float(value_T[at]),
-                threshold=self.thresholds[at],
-                threshold_by=by,
-                oracle=oracle,
-                convention=self.convention.name,
-            )
-            for metric, value_T in values.items()
-        ]
-
 
 def score_convention(
     convention: Convention,
@@ -174,12 +140,11 @@ def score_convention(
         WsolbenchError: an image has no boxes.
 
     >>> from wsolbench.conventions import get_convention
-    >>> from wsolbench.protocols.needs import AnnotationReader
     >>> raw = np.zeros((14, 14)); raw[4:10, 5:10] = 1
     >>> truth = Annotation("a", (256, 256), np.array([[100, 70, 170, 180]]))
     >>> out = score_convention(get_convention("sat"), [raw], [truth], [3], [0], ["a"], (224, 224))
-    >>> [(cell.column, cell.value) for cell in out.cells(AnnotationReader())][:2]
-    [('GT-known@test-oracle [sat]', 1.0), ('Top-1 Loc@test-oracle [sat]', 1.0)]
+    >>> out.thresholds, out.accuracy().tolist()
+    ((0.3, 0.35, 0.4, 0.45), [1.0, 1.0, 1.0, 1.0])
     """
     if convention.name == "reference":
         raise ValueError("the reference convention is scored by wsolbench.evaluation.scoring.score_maps")
@@ -198,7 +163,13 @@ def score_convention(
         truth_N4 = truth_boxes(convention, annotation, resolution_HW)
         iou[index] = best_iou(boxes[index], truth_N4, convention.extent)
     return ConventionOutcomes(
-        convention, own, np.array(list(ids), np.str_), _column(labels, count), _column(ranks, count), boxes, iou
+        convention,
+        own,
+        np.array(list(ids), np.str_),
+        image_column(labels, count, "labels"),
+        image_column(ranks, count, "ranks"),
+        boxes,
+        iou,
     )
 
 
@@ -218,12 +189,3 @@ def _score_map(map_HW: Array, resolution_HW: tuple[int, int]) -> npt.NDArray[Any
     if not ((values >= 0) & (values <= 1)).all():
         raise ValueError("expected score maps in [0, 1]: use wsolbench.boxes.normalize_maps")
     return values
-
-
-def _column(values: Array | Sequence[int] | None, count: int) -> npt.NDArray[np.int32]:
-    if values is None:
-        return np.full(count, -1, np.int32)
-    column = np.array(values) if isinstance(values, list | tuple) else to_numpy(cast(Array, values))
-    if column.shape != (count,):
-        raise ValueError(f"expected {count} labels and ranks, got shape {list(column.shape)}")
-    return column.astype(np.int32)

@@ -9,7 +9,9 @@ from functools import partial
 import numpy as np
 
 from wsolbench.boxes.maps import threshold_grid
+from wsolbench.config.selectors import SELECTOR_OF
 from wsolbench.data.annotations import AnnotationReader
+from wsolbench.evaluation.by_convention import ConventionOutcomes
 from wsolbench.evaluation.levels import IOUS, Levels
 from wsolbench.evaluation.resampling import Statistic, best_of, interval_of, mean_of, read_at_best
 from wsolbench.evaluation.threshold import Threshold
@@ -90,6 +92,36 @@ def protocol_cells(levels: Levels, threshold: Threshold, interval: float, checkp
         replace(cell, checkpoint_by=checkpoint_by)
         for cell in _at_threshold(levels, threshold, interval, has_classes)
         if cell.metric in ("GT-known", "Top-1 Loc")
+    ]
+
+
+def convention_cells(outcomes: ConventionOutcomes, reader: AnnotationReader, split: str = "test") -> list[Cell]:
+    """The numbers the paper's code prints, each with the threshold it was read at and who chose that.
+
+    They have no bootstrap interval: the code prints none. Where the code chooses among thresholds, it does so by the
+    boxes of the split it scores, which `reader` notes.
+    """
+    at, by, oracle = outcomes.chosen(), f"fixed:{outcomes.thresholds[0]:g}", False
+    if len(outcomes.thresholds) > 1:
+        by = SELECTOR_OF[split]
+        oracle = reader.choose_on(split, outcomes, f"threshold selection (convention {outcomes.convention.name})")
+    values = {"GT-known": outcomes.accuracy()}
+    if outcomes.has_classes:
+        values |= {f"Top-{k} Loc": outcomes.accuracy(top_k=k) for k in (1, 5)}
+    if outcomes.convention.v2 == "mean Loc@.3/.5/.7":
+        levels = [outcomes.accuracy(iou) for iou in IOUS]
+        values |= {f"Loc@.{round(10 * iou)}": level for iou, level in zip(IOUS, levels, strict=True)}
+        values[outcomes.convention.v2] = np.mean(levels, axis=0)
+    return [
+        Cell(
+            metric,
+            float(value_T[at]),
+            threshold=outcomes.thresholds[at],
+            threshold_by=by,
+            oracle=oracle,
+            convention=outcomes.convention.name,
+        )
+        for metric, value_T in values.items()
     ]
 
 

@@ -5,13 +5,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple, TypeAlias, cast
+from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
 from torch import Tensor
 
-from wsolbench.boxes.arrays import Array, check_maps, to_numpy
+from wsolbench.boxes.arrays import Array, check_maps, image_column, to_numpy
 from wsolbench.boxes.maps import normalize_maps, otsu_level, quantize
 from wsolbench.boxes.scan import scan_maps
 from wsolbench.conventions import Convention
@@ -88,9 +88,9 @@ def score_with_boxes(
     pixels = (None, None) if masks is None else pixel_histograms(maps, to_numpy(masks), PIXEL_INTERVAL)
     levels = Levels(
         np.array(list(ids), np.str_),
-        _column(labels, len(maps), "labels"),
-        _column(ranks, len(maps), "ranks"),
-        _column(predictions, len(maps), "predictions"),
+        image_column(labels, len(maps), "labels"),
+        image_column(ranks, len(maps), "ranks"),
+        image_column(predictions, len(maps), "predictions"),
         qmax_B,
         np.array([otsu_level(q_HW) for q_HW in q_BHW], np.uint8),
         packed,
@@ -107,17 +107,6 @@ def hits_packed(maps_BHW: Array, boxes: Sequence[Array], threads: int = 1) -> np
 def _packed(iou_MBL: Floats) -> npt.NDArray[np.uint8]:
     correct_MBIL = iou_MBL[:, :, None] >= np.array(IOUS)[:, None]
     return np.packbits(np.moveaxis(correct_MBIL, 0, 1), axis=-1)
-
-
-def _column(values: Array | Sequence[int] | None, count: int, what: str) -> npt.NDArray[np.int32]:
-    if values is None:
-        return np.full(count, -1, np.int32)
-    column = np.array(values, np.int64) if isinstance(values, list | tuple) else to_numpy(cast(Array, values))
-    if column.dtype.kind not in "iu":
-        raise TypeError(f"expected integer {what}, got {column.dtype}")
-    if column.shape != (count,):
-        raise ValueError(f"expected {what} of shape [{count}], got {list(column.shape)}")
-    return column.astype(np.int32)
 
 
 def prepare_scoring(reporter: Reporter) -> None:
@@ -157,13 +146,14 @@ class Scoring:
     frame: Frame
     reference: bool = True
     convention: Convention | None = None  # its image content must be that of the split
-    dataset: str = ""  # it and the backbone decide the convention's thresholds
-    backbone: str = "-"
+    thresholds: tuple[float, ...] = ()  # of the convention
     pseudo: PseudoBoxes | None = None  # boxes of the split's images that the maps are scored against too
 
 
 @dataclass(frozen=True)
 class ScoredPart:
+    """What is kept of a batch."""
+
     part: Part
     seconds: float  # that `localize` took
 
@@ -206,8 +196,7 @@ def score(
             ranks,
             ids,
             frame.resolution_HW,
-            scoring.dataset,
-            backbone=scoring.backbone,
+            thresholds=scoring.thresholds,
         )
         arrays |= found.arrays()
     return ScoredPart(Part(arrays, levels), seconds)

@@ -5,9 +5,7 @@ from __future__ import annotations
 
 import hashlib
 import time
-import traceback
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -18,19 +16,18 @@ from wsolbench.boxes.maps import threshold_grid
 from wsolbench.config.selectors import Selector, Settings
 from wsolbench.data.annotations import AnnotationReader
 from wsolbench.evaluation.by_convention import ConventionOutcomes
-from wsolbench.evaluation.cells import compute_cells
+from wsolbench.evaluation.cells import convention_cells
 from wsolbench.evaluation.frame import Frame
-from wsolbench.evaluation.levels import Levels, save_levels
+from wsolbench.evaluation.levels import Levels
 from wsolbench.evaluation.parts import Parts
-from wsolbench.evaluation.per_image import judge_images, outcomes_csv
 from wsolbench.evaluation.resampling import best_of, mean_of
 from wsolbench.external.job import DEFAULT_INTERVAL, ExternalJob, Request, open_request
 from wsolbench.external.logit_files import ClassOutcomes, read_logits
 from wsolbench.external.scoring import MapScorer
-from wsolbench.protocols.select import choose_threshold
-from wsolbench.record import Cell, RunRecord, read_record, to_json
-from wsolbench.system.environment import environment
-from wsolbench.system.files import write_bytes
+from wsolbench.record import ELSEWHERE, Cell, Ledger, RunRecord
+from wsolbench.runs.directory import carry_out
+from wsolbench.runs.ledger import provenance_of
+from wsolbench.runs.verdict import Scored, judge
 from wsolbench.system.hashing import file_sha256, plain
 from wsolbench.system.progress import Reporter
 
@@ -58,26 +55,23 @@ def evaluate_maps(request: Request, *, rerun: bool = False, reporter: Reporter |
         job = open_request(request)
         for sentence in job.warnings:
             reporter.message(f"warning: {sentence}")
-        directory = job.directory
-        with directory.locked():
-            if directory.is_done() and not rerun:
-                record = read_record(directory / directory.done)
-                made = f"{record.provenance.get('created')} by commit {record.provenance.get('commit') or 'unknown'}"
-                if record.provenance.get("maps_stamp") == job.stamp:
-                    directory.tidy()
-                    return Evaluation(directory.path, "skipped", f"done on {made}; --rerun forces", record)
-                reporter.message(f"the maps were changed since the evaluation done on {made}: they are scored again")
-                rerun = True
-            about = environment(torch.device("cpu"))
-            yaml = OmegaConf.to_yaml(OmegaConf.create(plain(request)))
-            directory.begin(f"# repeat: {request.command()}\n{yaml}", about, fresh=rerun)
-            try:
-                record = _carry_out(job, about, reporter)
-            except Exception as error:
-                directory.fail(error, traceback.format_exc())
-                raise
-            directory.finish(to_json(record))
-    return Evaluation(directory.path, "done", "", record)
+
+        def is_stale(record: RunRecord, made: str) -> bool:
+            if record.provenance.get("maps_stamp") == job.stamp:
+                return False
+            reporter.message(f"the maps were changed since the evaluation done on {made}: they are scored again")
+            return True
+
+        yaml = OmegaConf.to_yaml(OmegaConf.create(plain(request)))
+        carried = carry_out(
+            job.directory,
+            lambda about, fresh: _carry_out(job, about, reporter),
+            config_yaml=f"# repeat: {request.command()}\n{yaml}",
+            device=torch.device("cpu"),
+            rerun=rerun,
+            is_stale=is_stale,
+        )
+    return Evaluation(job.directory.path, carried.status, carried.reason, carried.record)
 
 
 # --- the evaluation --------------------------------------------------------------------------------------------------
@@ -101,24 +95,17 @@ def _carry_out(job: ExternalJob, about: dict[str, Any], reporter: Reporter) -> R
     cells: list[Cell] = []
     errors: dict[str, dict[str, int]] = {}
     if request.geometry == "resize":
-        levels = {name: each.levels() for name, each in parts.items()}
-        save_levels(folder / "levels.npz", levels)
-        threshold = None
-        if info.has_boxes:
-            threshold = choose_threshold(reader, Selector(_selector(job)), levels, Settings(DEFAULT_INTERVAL))
-        judged = {
-            name: judge_images(name, each, job.splits[name], frame, threshold, reader) for name, each in parts.items()
-        }
-        write_bytes(folder / "images.csv.gz", outcomes_csv(judged))
-        errors = judged[request.split].error_counts()
-        cells += compute_cells(levels[request.split], threshold, reader, DEFAULT_INTERVAL, request.split)
-        cells += _asked_for(request, levels, reader) if info.has_boxes else []
+        scored = {name: Scored(job.splits[name], frame, each) for name, each in parts.items()}
+        selector, settings = Selector(_selector(job)), Settings(DEFAULT_INTERVAL)
+        verdict = judge(folder, scored, reader, selector, settings, has_boxes=info.has_boxes, evaluated=request.split)
+        cells, errors = verdict.cells, verdict.errors
+        cells += _asked_for(request, verdict.levels, reader) if info.has_boxes else []
     if job.convention is not None:
-        thresholds = job.convention.thresholds_for(request.dataset["name"], request.backbone)
-        outcomes = ConventionOutcomes.of_parts(job.convention, thresholds, split, parts[request.split])
-        cells += outcomes.cells(reader, request.split)
+        outcomes = ConventionOutcomes.of_parts(job.convention, job.thresholds, split, parts[request.split])
+        cells += convention_cells(outcomes, reader, request.split)
 
     # record
+    made_of = {name: hashlib.sha256(each.all("sha256").tobytes()).hexdigest() for name, each in parts.items()}
     return RunRecord(
         method=request.method,
         dataset=request.dataset["name"],
@@ -130,17 +117,10 @@ def _carry_out(job: ExternalJob, about: dict[str, Any], reporter: Reporter) -> R
         cells=cells,
         ledger=_ledger(job, reader),
         cost={"train_seconds": None, "train_images_per_second": None, "eval_images_per_second": None},
-        provenance={
-            **about,
-            "created": datetime.now(UTC).isoformat(timespec="seconds"),
-            "method_version": None,
-            "weights_sha256": None,
-            "data_revision": info.revision,
-            "data_fingerprint": job.fingerprint,
+        provenance=provenance_of(about, info, job.fingerprint)
+        | {
             "maps_stamp": job.stamp,
-            "maps_sha256": {
-                name: hashlib.sha256(each.all("sha256").tobytes()).hexdigest() for name, each in parts.items()
-            },
+            "maps_sha256": made_of,
             "logits_sha256": request.logits and file_sha256(request.logits),
         },
         notes=_notes(job, parts),
@@ -174,8 +154,7 @@ def _score(
         reader=reader,
         convention=job.convention if own else None,
         geometry=request.geometry,
-        dataset=request.dataset["name"],
-        backbone=request.backbone,
+        thresholds=job.thresholds,
     )
     parts = Parts(job.directory.partial, name)
     started = time.perf_counter()
@@ -211,22 +190,18 @@ def _asked_for(request: Request, levels: dict[str, Levels], reader: AnnotationRe
 UNKNOWN = "not known: the maps were made elsewhere"
 
 
-def _ledger(job: ExternalJob, reader: AnnotationReader) -> dict[str, Any]:
+def _ledger(job: ExternalJob, reader: AnnotationReader) -> Ledger:
     """What touched the numbers, as far as it can be known here."""
-    return {
-        "training": "elsewhere",
-        "labels": {name: len(split) for name, split in job.splits.items()} if job.request.logits else {},
-        "optimizer_steps": None,
-        "annotations": reader.uses(),
-        "val_source": job.dataset.info.val_source or None,
-        "checkpoint": UNKNOWN,
-        "threshold": _selector(job) if job.dataset.info.has_boxes else None,
-        "weights": None,
-        "start": None,
-        "seeds": [],
-        "search": UNKNOWN,
-        "test_images": len(job.splits[job.request.split]),
-    }
+    return Ledger(
+        training=ELSEWHERE,
+        labels={name: len(split) for name, split in job.splits.items()} if job.request.logits else {},
+        annotations=reader.uses(),
+        val_source=job.dataset.info.val_source or None,
+        checkpoint=UNKNOWN,
+        threshold=_selector(job) if job.dataset.info.has_boxes else None,
+        search=UNKNOWN,
+        test_images=len(job.splits[job.request.split]),
+    )
 
 
 def _notes(job: ExternalJob, parts: dict[str, Parts]) -> list[str]:

@@ -76,6 +76,13 @@ class ExternalJob:
     warnings: list[str]
 
     @property
+    def thresholds(self) -> tuple[float, ...]:
+        """Those of the convention on this data set with this backbone."""
+        if self.convention is None:
+            return ()
+        return self.convention.thresholds_for(self.request.dataset["name"], self.request.backbone)
+
+    @property
     def stamp(self) -> str:
         """Changes when any map file does: names, sizes and times, since reading 20 GB to find out takes as long as scoring."""
         return digest({name: files.stamp() for name, files in self.files.items()})

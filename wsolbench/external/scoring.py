@@ -41,8 +41,7 @@ class MapScorer:
     reader: AnnotationReader
     convention: Convention | None = None  # scored in addition to the reference
     geometry: str = "resize"  # what image content the maps show; reference scores need the whole image
-    dataset: str = ""
-    backbone: str = "-"
+    thresholds: tuple[float, ...] = ()  # of the convention
 
     def run(self, parts: Parts, reporter: Reporter) -> int:
         """Score every image that is not in `parts` already; returns how many those were.
@@ -109,8 +108,7 @@ class MapScorer:
                 ranks,
                 ids,
                 self.frame.resolution_HW,
-                self.dataset,
-                backbone=self.backbone,
+                thresholds=self.thresholds,
             )
             arrays |= found.arrays()
         return Part(arrays, levels)

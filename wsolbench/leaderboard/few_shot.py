@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from typing import TypeAlias
 
 from wsolbench.leaderboard.groups import summarise
-from wsolbench.record import RunRecord
+from wsolbench.record import ELSEWHERE, RunRecord
 
 BUDGETS = ("equal steps", "equal epochs")
 FEW = re.compile(r"(?:(\d+)shot|full|matrix)(\+budget=epochs)?$")  # a matrix is a full run, and more
@@ -27,7 +27,7 @@ def few_shot_points(records: Iterable[RunRecord], column: str = "GT-known@val") 
         assert found is not None
         for row in group.own_rows:
             values = [100 * cell.value for record in row.records for cell in record.cells if cell.column == column]
-            if not values or row.records[0].ledger.get("training") in ("none", "elsewhere"):
+            if not values or row.records[0].ledger.training in ("none", ELSEWHERE):
                 continue
             shots = int(found[1] or 0)
             for name, points in budgets.items():

@@ -4,7 +4,7 @@ Each function returns a matplotlib `Figure`, or None where the runs do not hold 
 or SVG; `narrow` draws panels below each other, for a phone. A method keeps its colour and mark in all figures that share a `Style`. Colours: Okabe and Ito (2008), told apart
 by colour-blind eyes; cividis in heat maps; marks and dashes tell the same without colour.
 
-    from wsolbench import plots
+    from wsolbench.leaderboard import plots
     from wsolbench.leaderboard import find_records, summarise
     runs = find_records(Path("results"))
     plots.save(plots.throughput(summarise(runs.values())), Path("throughput.pdf"))

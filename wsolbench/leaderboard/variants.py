@@ -16,7 +16,7 @@ _SAID = re.compile(r"seed|backbone|dataset(\..*)?|method\.name|protocol\.name")
 
 def untrained(record: RunRecord) -> bool:
     """Nothing was trained for the run: a control or a trivial baseline."""
-    training = record.ledger.get("training")
+    training = record.ledger.training
     if training is not None:
         return bool(training == "none")
     return not record.cost.get("train_seconds") and not record.cost.get("trainable")
@@ -69,12 +69,12 @@ def _consequences(record: RunRecord) -> dict[str, str]:
     config, ledger = record.config, record.ledger
     pseudo_boxes = _section(config, "protocol").get("pseudo_boxes")
     named = {
-        "checkpoint": (config.get("checkpoint"), ledger.get("start")),
-        "pseudo_boxes": (pseudo_boxes, ledger.get("pseudo_boxes")),
-        "subset": (_section(config, "data").get("subset"), ledger.get("subset")),
+        "checkpoint": (config.get("checkpoint"), ledger.start),
+        "pseudo_boxes": (pseudo_boxes, ledger.pseudo_boxes),
+        "subset": (_section(config, "data").get("subset"), ledger.subset),
     }
     found = {key: _content(path, of) for key, (path, of) in named.items() if path is not None or of}
-    return found | ({"on_bad_image": "skip"} if ledger.get("skipped") else {})
+    return found | ({"on_bad_image": "skip"} if ledger.skipped else {})
 
 
 def _content(path: object, ledger: object) -> str:

@@ -122,7 +122,7 @@ def cached_maps(
     the images.
     """
     record = entry.record
-    if record.ledger.get("training") == "elsewhere":
+    if record.ledger.is_elsewhere:
         raise WsolbenchError("its maps were made elsewhere; the record keeps boxes alone")
     ids = [split.ids[index] for index in indices]
     made = record.provenance.get("created")

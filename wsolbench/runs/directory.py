@@ -4,14 +4,20 @@ from __future__ import annotations
 
 import json
 import shutil
+import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from fnmatch import fnmatch
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
+
+import torch
 
 from wsolbench.errors import MachineError, WsolbenchError, reason
+from wsolbench.record import RunRecord, read_record, to_json
 from wsolbench.registry import slug
+from wsolbench.system.environment import environment
 from wsolbench.system.files import TEMPORARY, write_json, write_text
 from wsolbench.system.lock import LOCK, locked
 
@@ -176,3 +182,56 @@ def _commit(environment: dict[str, Any]) -> str:
 
 
 # --- environment -----------------------------------------------------------------------------------------------------
+
+
+# --- the skeleton of whatever leaves a record -------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Carried:
+    """What became of it: done now, or skipped, with the reason."""
+
+    status: Literal["done", "skipped"]
+    reason: str
+    record: RunRecord
+
+
+def carry_out(
+    directory: RunDirectory,
+    work: Callable[[dict[str, Any], bool], RunRecord],
+    *,
+    config_yaml: str,
+    device: torch.device,
+    rerun: bool = False,
+    is_stale: Callable[[RunRecord, str], bool] = lambda record, made: False,
+) -> Carried:
+    """Lock the directory; skip what is done, unless it is to be done again; else begin, work, and write the record last.
+
+    Args:
+        directory: of the run.
+        work: is given the environment, and whether what was there is forgotten; gives the record.
+        config_yaml: content of `config.yaml`.
+        device: of the environment.
+        rerun: forget what is there.
+        is_stale: says of a record, and when and by whom it was made, that it no longer holds: it is made again.
+
+    Raises:
+        Exception: whatever `work` raises, after leaving the reason in `failed.json`.
+    """
+    with directory.locked():
+        if directory.is_done() and not rerun:
+            record = read_record(directory / directory.done)
+            made = f"{record.provenance.get('created')} by commit {record.provenance.get('commit') or 'unknown'}"
+            if not is_stale(record, made):
+                directory.tidy()
+                return Carried("skipped", f"done on {made}; --rerun forces", record)
+            rerun = True
+        about = environment(device)
+        directory.begin(config_yaml, about, fresh=rerun)
+        try:
+            record = work(about, rerun)
+        except Exception as error:
+            directory.fail(error, traceback.format_exc())
+            raise
+        directory.finish(to_json(record))
+    return Carried("done", "", record)

@@ -2,34 +2,31 @@
 
 from __future__ import annotations
 
-import traceback
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Literal
 
 from wsolbench.config.saved import to_yaml
 from wsolbench.config.schema import RunConfig
-from wsolbench.config.selectors import PSEUDO
 from wsolbench.data.annotations import AnnotationReader
 from wsolbench.evaluation.by_convention import ConventionOutcomes
-from wsolbench.evaluation.cells import compute_cells
-from wsolbench.evaluation.levels import save_levels
-from wsolbench.evaluation.per_image import judge_images, outcomes_csv
+from wsolbench.evaluation.cells import convention_cells
 from wsolbench.method.numerics import deterministic
 from wsolbench.protocols.matrix import protocol_matrix
-from wsolbench.protocols.select import choose_checkpoint, choose_threshold
-from wsolbench.record import RunRecord, read_record, to_json
+from wsolbench.protocols.search import found_of
+from wsolbench.protocols.select import choose_checkpoint
+from wsolbench.record import Cell, Ledger, RunRecord
+from wsolbench.runs.directory import carry_out
 from wsolbench.runs.evaluator import Evaluator
 from wsolbench.runs.job import Job
-from wsolbench.runs.ledger import _drawn, _ledger, _notes, _sizes
+from wsolbench.runs.ledger import drawn, ledger_of, notes_of, provenance_of, sizes_of
 from wsolbench.runs.opening import Session, open_job
 from wsolbench.runs.search import Cost, settle
-from wsolbench.runs.snapshots import open_checkpoints
-from wsolbench.runs.trained import create, train
+from wsolbench.runs.snapshots import Checkpoints, open_checkpoints
+from wsolbench.runs.trained import Trained, create, train
+from wsolbench.runs.verdict import Scored, Verdict, judge
 from wsolbench.runs.watch import watching
-from wsolbench.system.environment import environment
-from wsolbench.system.files import write_bytes, write_json
+from wsolbench.system.files import write_json
 from wsolbench.system.hashing import plain
 
 Status = Literal["done", "skipped", "failed", "submitted"]  # submitted: to a queue, by `launch=slurm`
@@ -63,88 +60,93 @@ def run(config: RunConfig, *, rerun: bool = False, session: Session | None = Non
 
 def run_job(job: Job, session: Session, *, rerun: bool = False) -> Outcome:
     """`run` for a configuration that was opened before."""
-    directory = job.directory
-    with directory.locked():
-        if directory.is_done() and not rerun:
-            record = read_record(directory / directory.done)
-            directory.tidy()
-            made = (
-                f"done on {record.provenance.get('created')} by commit {record.provenance.get('commit') or 'unknown'}"
-            )
-            return Outcome(job.config, directory.path, "skipped", f"{made}; --rerun forces", record)
-        about = environment(job.device)
-        directory.begin(to_yaml(job.config), about, fresh=rerun)
-        try:
-            with deterministic(job.device):
-                job, searched = settle(job, session, about, rerun)
-                record = _carry_out(job, session, about, rerun, searched)
-        except Exception as error:
-            directory.fail(error, traceback.format_exc())
-            raise
-        directory.finish(to_json(record))
-    return Outcome(job.config, directory.path, "done", "", record)
+
+    def work(about: dict[str, Any], fresh: bool) -> RunRecord:
+        nonlocal job
+        with deterministic(job.device):
+            job, searched = settle(job, session, about, fresh)
+            return _carry_out(job, session, about, fresh, searched)
+
+    carried = carry_out(job.directory, work, config_yaml=to_yaml(job.config), device=job.device, rerun=rerun)
+    return Outcome(job.config, job.directory.path, carried.status, carried.reason, carried.record)
 
 
 def _carry_out(job: Job, session: Session, about: dict[str, Any], rerun: bool, searched: Cost) -> RunRecord:
     """The story of a run. Every file is whole or absent; `record.json` is the caller's, and comes last."""
-    config, info, folder = job.config, job.dataset.info, job.directory.path
-    if drawn := _drawn(job):
-        write_json(folder / "subset.json", drawn)
+    folder = job.directory.path
+    if images := drawn(job):
+        write_json(folder / "subset.json", images)
 
     # fit
-    method = create(config, info, job.backbone)
+    method = create(job.config, job.dataset.info, job.backbone)
     trained = train(job, method, session, about, rerun)
 
     # evaluate: outcomes at every threshold, on the images of val that may be looked at and on test; of every checkpoint
     # among which the protocol chooses
-    reader = AnnotationReader()
+    reader, matrix_reader = AnnotationReader(), AnnotationReader()
     evaluator = Evaluator(job, method, reader, session.reporter)
     with open_checkpoints(job, trained, evaluator) as checkpoints:
-        chosen = choose_checkpoint(
-            reader, job.checkpoint, checkpoints.steps, checkpoints.levels, job.settings(job.checkpoint)
-        )
+        settings = job.settings(job.checkpoint)
+        chosen = choose_checkpoint(reader, job.checkpoint, checkpoints.steps, checkpoints.levels, settings)
         evaluated = {name: checkpoints.evaluated(chosen.step, name) for name in evaluator.splits}
-        matrix_reader = AnnotationReader()
-        matrix = []
-        if config.protocol.matrix:
-            matrix = protocol_matrix(
-                matrix_reader,
-                checkpoints.steps,
-                checkpoints.levels,
-                job.allowed(),
-                job.settings,
-                config.evaluate.interval,
-            )
+        matrix = _matrix(job, matrix_reader, checkpoints) if job.config.protocol.matrix else []
         weights_file = checkpoints.keep(chosen, folder)
-    parts = {name: each.parts for name, each in evaluated.items()}
-    levels = {name: each.levels() for name, each in parts.items()}
-    if job.pseudo is not None:
-        levels[PSEUDO] = evaluated["val"].pseudo_levels()
-    save_levels(folder / "levels.npz", levels)
 
-    # select: the threshold, if there are boxes
-    threshold = None
-    if info.has_boxes:
-        threshold = choose_threshold(reader, job.threshold, levels, job.settings(job.threshold))
+    # select the threshold, and look up the numbers
+    verdict = judge(
+        folder,
+        {name: Scored(evaluator.splits[name], evaluator.frame(name), each.parts) for name, each in evaluated.items()},
+        reader,
+        job.threshold,
+        job.settings(job.threshold),
+        has_boxes=job.dataset.info.has_boxes,
+        pseudo=evaluated["val"].pseudo_levels() if job.pseudo is not None else None,
+    )
+    if job.convention is not None:
+        passed = evaluator.by_convention(evaluated["test"], job.directory.partial)
+        outcomes = ConventionOutcomes.of_parts(
+            job.convention, job.convention_thresholds, evaluator.splits["test"], passed.parts
+        )
+        verdict.cells.extend(convention_cells(outcomes, reader))
 
     # record
-    judged = {
-        name: judge_images(name, each, evaluator.splits[name], evaluator.frame(name), threshold, reader)
-        for name, each in parts.items()
-        if evaluator.splits[name].annotated
-    }
-    write_bytes(folder / "images.csv.gz", outcomes_csv(judged))
-    cells = compute_cells(levels["test"], threshold, reader, config.evaluate.interval)
-    if job.convention is not None:
-        thresholds = job.convention.thresholds_for(config.dataset["name"], job.backbone or "-")
-        by_convention = evaluator.by_convention(evaluated["test"], job.directory.partial)
-        outcomes = ConventionOutcomes.of_parts(
-            job.convention, thresholds, evaluator.splits["test"], by_convention.parts
-        )
-        cells += outcomes.cells(reader)
-    found = config.search.found
+    ledger = ledger_of(job, reader, evaluator.splits, chosen, verdict.threshold)
+    ledger.weights_file, ledger.matrix = weights_file, matrix_reader.uses() if matrix else None
     speed = {"eval_images_per_second": evaluated["test"].images_per_second}
-    record = RunRecord(
+    cost = trained.cost | speed | checkpoints.cost() | searched | sizes_of(job, method)
+    record = _record(job, about, trained, verdict, ledger, cost, is_oracle=chosen.oracle, matrix=matrix)
+    with watching(job, method, folder, session) as watch:
+        if watch is not None:
+            watch.result(record)
+    return record
+
+
+def _matrix(job: Job, reader: AnnotationReader, checkpoints: Checkpoints) -> list[Cell]:
+    interval = job.config.evaluate.interval
+    return protocol_matrix(reader, checkpoints.steps, checkpoints.levels, job.allowed(), job.settings, interval)
+
+
+def _record(
+    job: Job,
+    about: dict[str, Any],
+    trained: Trained,
+    verdict: Verdict,
+    ledger: Ledger,
+    cost: dict[str, float | None],
+    *,
+    is_oracle: bool,
+    matrix: list[Cell],
+) -> RunRecord:
+    config, found = job.config, found_of(job.config)
+    provenance = provenance_of(
+        about,
+        job.dataset.info,
+        job.fingerprint,
+        method_version=job.method_class.version,
+        weights_sha256=job.weights and job.weights["sha256"],
+    )
+    classifier = trained.home.name if trained.home and job.training == "classifier" else None
+    return RunRecord(
         method=config.method["name"],
         dataset=config.dataset["name"],
         backbone=job.backbone or "-",
@@ -152,29 +154,12 @@ def _carry_out(job: Job, session: Session, about: dict[str, Any], rerun: bool, s
         seed=config.seed,
         hash=job.directory.hash,
         config=plain(config),
-        cells=cells,
-        ledger=_ledger(job, reader, evaluator.splits, chosen, threshold)
-        | {"weights_file": weights_file}
-        | ({"matrix": matrix_reader.uses()} if matrix else {}),
-        cost=trained.cost | speed | checkpoints.cost() | searched | _sizes(job, method),
-        provenance={
-            **about,
-            "created": datetime.now(UTC).isoformat(timespec="seconds"),
-            "method_version": job.method_class.version,
-            "weights_sha256": job.weights and job.weights["sha256"],
-            "data_revision": info.revision,
-            "data_fingerprint": job.fingerprint,
-            "classifier": trained.home.name if trained.home and job.training == "classifier" else None,
-        },
-        test_selected=chosen.oracle or bool(found and found["test_selected"]),
-        notes=_notes(job, trained),
-        errors=judged["test"].error_counts(),
+        cells=verdict.cells,
+        ledger=ledger,
+        cost=cost,
+        provenance=provenance | {"classifier": classifier},
+        test_selected=is_oracle or bool(found and found.test_selected),
+        notes=notes_of(job, trained),
+        errors=verdict.errors,
         matrix=matrix,
     )
-    with watching(job, method, folder, session) as watch:
-        if watch is not None:
-            watch.result(record)
-    return record
-
-
-# --- record ----------------------------------------------------------------------------------------------------------

@@ -74,5 +74,4 @@ class Evaluator:
         return self._by_convention(reference=True) if same_content else Scoring(self.frame("test"))
 
     def _by_convention(self, reference: bool) -> Scoring:
-        job = self.job
-        return Scoring(self.frame("test"), reference, job.convention, job.config.dataset["name"], job.backbone or "-")
+        return Scoring(self.frame("test"), reference, self.job.convention, self.job.convention_thresholds)

@@ -72,6 +72,13 @@ class Job:
         """What a selector's argument means in this run."""
         return selector.settings(self.config.dataset["name"], self.backbone or "-", self.config.evaluate.interval)
 
+    @property
+    def convention_thresholds(self) -> tuple[float, ...]:
+        """Those of the convention on this data set with this backbone."""
+        if self.convention is None:
+            return ()
+        return self.convention.thresholds_for(self.config.dataset["name"], self.backbone or "-")
+
     def allowed(self) -> list[Selector]:
         """The selectors that need no threshold given and whose annotation exists: the axes of a protocol matrix."""
         there = {None: True, "test": True, "val": self.val_split.annotated, PSEUDO: self.pseudo is not None}

@@ -34,10 +34,10 @@ def load_run(directory: str | Path) -> Method:
     config = repeat(str(folder / "config.yaml"))
     dataset, _ = Session().dataset(config)
     method = create(config, dataset.info, config.backbone or METHODS.get(record.method).default_backbone)
-    kept = record.ledger.get("weights_file")
-    if record.ledger["training"] == "own":
+    kept = record.ledger.weights_file
+    if record.ledger.training == "own":
         method.load_checkpoint(folder / (kept or "last.safetensors"))
-    elif record.ledger["training"] == "classifier":
+    elif record.ledger.training == "classifier":
         home = folder.parents[3] / "_classifiers" / str(record.provenance["classifier"])
         classifier = method.classifier
         assert isinstance(classifier, nn.Module)

@@ -80,7 +80,7 @@ class Watch:
 
     def result(self, record: RunRecord) -> None:
         """The run is done: its metrics in percent, and the maps of the weights that were chosen."""
-        step = int(record.ledger.get("checkpoint_step") or 0)
+        step = record.ledger.checkpoint_step or 0
         values = {f"test/{cell.column}": 100 * cell.value for cell in record.cells}
         speed = record.cost.get("eval_images_per_second")
         values |= {} if speed is None else {"test/images per second": speed}

@@ -89,7 +89,7 @@ def _weights(record: RunRecord) -> str:
 
 
 def _test_images(record: RunRecord) -> Any:
-    return record.ledger.get("test_images") or record.provenance.get("test_images")
+    return record.ledger.test_images or record.provenance.get("test_images")
 
 
 def source(group: Group) -> str:
@@ -99,7 +99,7 @@ def source(group: Group) -> str:
     images = _named(_test_images(record) for record in records)
     seeds = sorted({seed for row in group.own_rows if not row.deterministic for seed in row.seeds})
     weights = _named(_weights(record) for row in group.own_rows if row.backbone != "-" for record in row.records)
-    searches = _named(search_text(record.ledger.get("search")) for row in group.own_rows for record in row.records)
+    searches = _named(search_text(record.ledger.search) for row in group.own_rows for record in row.records)
     parts = [
         f"data revision {revision}" if revision else "",
         f"data fingerprint {group.data[:12]}" if group.data else "",

@@ -140,7 +140,7 @@ def made_with(records: Sequence[RunRecord]) -> str:
     versions = [each.provenance.get("versions") or {} for each in records]
     return (
         f"data revision {named(each.provenance.get('data_revision') for each in records)}; "
-        f"{named(each.ledger.get('test_images') for each in records)} test images; "
+        f"{named(each.ledger.test_images for each in records)} test images; "
         f"commit {named(str(each.provenance.get('commit'))[:10] for each in records)}; "
         f"torch {named(each.get('torch') for each in versions)}; "
         f"seeds {named(sorted({each.seed for each in records}))}; "
