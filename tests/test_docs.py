@@ -1,10 +1,11 @@
-"""The pages' example files are complete: they are taken from the pages and run."""
+"""The pages' example files are complete: they are taken from the pages and run. What pages name exists."""
 
 from __future__ import annotations
 
 import doctest
 import importlib
 import os
+import pkgutil
 import re
 import shlex
 import shutil
@@ -28,6 +29,13 @@ from wsolbench.registry import DATASETS, METHODS
 from wsolbench.types import Batch
 
 ROOT = Path(__file__).resolve().parent.parent
+PAGES = ("README.md", "CONTRIBUTING.md", *(f"docs/{path.name}" for path in sorted((ROOT / "docs").glob("*.md"))))
+# what stands for something of the reader's, or for what a command writes
+PLACEHOLDER = re.compile(
+    r"(?<![A-Za-z])(NAME|VERB|pets|sparse|mine|my_package)(?![A-Za-z])|[<>*{}$]|\.\.\.|^results/runs"
+)
+SOURCES = ("wsolbench", "methods", "datasets", "tests", "results")
+GROUPS = {"wsolbench.methods", "wsolbench.datasets"}  # of entry points, no modules
 
 
 @pytest.fixture
@@ -247,3 +255,92 @@ def test_every_launch_option_is_on_the_page_and_no_other() -> None:
         rows = [line.split("|")[1] for line in section.splitlines() if line.startswith("| `launch.")]
         named = {name.removeprefix("launch.") for row in rows for name in re.findall(r"`([\w.]+)`", row)}
         assert named == {option.name for option in fields(launcher)}
+
+
+def code_of(page: str) -> str:
+    """The code blocks and code spans of a page, one after another."""
+    pieces = re.split(r"^ *```", page, flags=re.MULTILINE)
+    return "\n".join([*pieces[1::2], *re.findall(r"`([^`]+)`", "\n".join(pieces[::2]))])
+
+
+def names_in(page: str) -> set[str]:
+    """Dotted names of the packages, and what is imported from them."""
+    code = code_of(page)
+    package = r"(?<![\w./-])wsolbench(?:_methods|_datasets)?"
+    names = set(re.findall(rf"{package}(?:\.[A-Za-z_]\w*)+(?![\w/-])", code))
+    for module, one_line, lines in re.findall(rf"from ({package}[\w.]*) import (?:([^(\n]+)|\(([^)]+)\))", code):
+        listed = (one_line or lines).split(",")
+        names |= {f"{module}.{name.split(' as ')[0].strip()}" for name in listed if name.strip()}
+    return {name for name in names if name not in GROUPS and not PLACEHOLDER.search(name)}
+
+
+def paths_in(page: str) -> set[str]:
+    """Paths of the repository: from its top or, of a file in a room, from `wsolbench/`."""
+    rooms = [path.parent.name for path in (ROOT / "wsolbench").glob("*/__init__.py")]
+    tops = [re.escape(path.name) for path in ROOT.iterdir() if path.is_dir()]
+    top = re.compile(rf"(?:{'|'.join(tops)})/.*|[A-Z]+\.md|Makefile|pyproject\.toml")
+    inner = re.compile(rf"(?:{'|'.join(rooms)})/[\w/]+\.(?:pyi?|yaml|csv)")
+    words = {word.rstrip(".:;").split("::")[0] for word in re.split(r"[\s\"',()=|]+", code_of(page))}
+    words = {word for word in words if not PLACEHOLDER.search(word)}
+    return {word for word in words if top.fullmatch(word)} | {
+        f"wsolbench/{word}" for word in words if inner.fullmatch(word)
+    }
+
+
+def links_in(page: str) -> set[str]:
+    """Where the links of a page lead inside of the repository, without what stands behind #."""
+    return {path for path in re.findall(r"\]\(([^)#\s]+)[^)]*\)", page) if "://" not in path}
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_every_name_on_a_page_can_be_imported(page: str) -> None:
+    gone = {}
+    for name in sorted(names_in((ROOT / page).read_text(encoding="utf-8"))):
+        try:
+            pkgutil.resolve_name(name)
+        except (ImportError, AttributeError) as error:
+            gone[name] = str(error)
+    assert not gone
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_every_path_on_a_page_exists(page: str) -> None:
+    text = (ROOT / page).read_text(encoding="utf-8")
+    named = {ROOT / path for path in paths_in(text)} | {(ROOT / page).parent / path for path in links_in(text)}
+    if not (ROOT / "results").is_dir():  # is not part of a source distribution
+        named = {path for path in named if not path.is_relative_to(ROOT / "results")}
+    assert not [str(path) for path in sorted(named) if not path.exists()]
+    here = {path.name for folder in SOURCES for path in (ROOT / folder).rglob("*.py")}
+    alone = set(re.findall(r"(?<![\w/.<*])\w+\.py\b(?!\.)", code_of(text)))  # a file by its bare name
+    assert not {name for name in alone - here if not PLACEHOLDER.search(name)}
+
+
+def test_what_a_page_names_is_seen() -> None:
+    page = """`wsolbench.boxes.scan` ([b](boxes.md#x)), `tests/boxes/`, `runs/engine.py:`, `methods/wsolbench_methods/NAME.py`
+
+1. wsolbench.nothing is no code
+
+   ```python
+   from wsolbench.method import Method, wide as w
+   from wsolbench import (
+       Batch,
+   )
+   mine = "wsolbench.methods", "results/runs/a", "wsolbench-like"
+   ```
+and `wsolbench.data`, `pytest tests/test_docs.py::x`, `wsolbench/errors.py`
+"""
+    assert names_in(page) == {
+        "wsolbench.boxes.scan",
+        "wsolbench.data",
+        "wsolbench.method",
+        "wsolbench.method.Method",
+        "wsolbench.method.wide",
+        "wsolbench.Batch",
+    }
+    assert paths_in(page) == {"tests/boxes/", "wsolbench/runs/engine.py", "tests/test_docs.py", "wsolbench/errors.py"}
+    assert links_in(page) == {"boxes.md"}
+
+
+def test_the_index_links_every_page() -> None:
+    index = links_in((ROOT / "docs" / "README.md").read_text(encoding="utf-8"))
+    assert {path.name for path in (ROOT / "docs").glob("*.md")} - {"README.md"} <= index
