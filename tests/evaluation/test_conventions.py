@@ -397,7 +397,7 @@ def test_what_cannot_be_scored_is_said() -> None:
         score(get_convention("sat (box rule only)"), maps=[np.full(FRAME, np.nan)])
     with pytest.raises(ValueError, match="expected 1 annotations and ids, got 2 and 1"):
         score(SAT, annotations=[truth, truth])
-    with pytest.raises(ValueError, match=r"shape \[2\]"):
+    with pytest.raises(ValueError, match=r"labels of shape \[1\], got \[2\]"):
         score(SAT, labels=[0, 1])
     with pytest.raises(ValueError, match="at least one part"):
         ConventionOutcomes.concat([])

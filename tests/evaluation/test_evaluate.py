@@ -14,8 +14,8 @@ from engine_fakes import SIDE, FakeSplit, Tiny
 from evaluation_memory import pass_through, slope
 from evaluation_speed import interval
 
-import wsolbench.evaluation.evaluate
 import wsolbench.evaluation.parts
+import wsolbench.evaluation.scoring
 from wsolbench.config.schema import Dtype, EvaluateConfig
 from wsolbench.data.annotations import AnnotationReader
 from wsolbench.evaluation.evaluate import evaluate
@@ -76,7 +76,7 @@ def test_maps_of_another_format_are_scored_as_float32(tmp_path: Path) -> None:
 def test_maps_are_scored_during_the_next_forward_pass(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The first batch's maps are not done before the second's forward pass has begun, nor that before their scoring has."""
     scoring, forward = threading.Event(), threading.Event()
-    whole = wsolbench.evaluation.evaluate.normalize_maps
+    whole = wsolbench.evaluation.scoring.normalize_maps
 
     def scored(*asked: Any) -> Any:
         scoring.set()
@@ -90,7 +90,7 @@ def test_maps_are_scored_during_the_next_forward_pass(tmp_path: Path, monkeypatc
                 forward.set()
             return super().localize(images_BCHW, labels_B)
 
-    monkeypatch.setattr(wsolbench.evaluation.evaluate, "normalize_maps", scored)
+    monkeypatch.setattr(wsolbench.evaluation.scoring, "normalize_maps", scored)
     assert len(outcomes(tmp_path, Meeting(Tiny.Config(), num_classes=3, backbone=None))) == 30
 
 

@@ -2,7 +2,6 @@ from __future__ import annotations
 
 import io
 import json
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +15,7 @@ from wsolbench.leaderboard.groups import summarise
 from wsolbench.leaderboard.records import load_records
 from wsolbench.leaderboard.standings import Column, Group, Row
 from wsolbench.leaderboard.view import render, write_results
-from wsolbench.record import SCHEMA, Cell, Ledger, RunRecord
+from wsolbench.record import SCHEMA, Cell, Ledger, RunRecord, as_json
 
 GT = Column("GT-known@val", "GT-known", False)
 
@@ -78,7 +77,7 @@ def row_of(group: Group, label: str) -> Row:
 def write(record: RunRecord, folder: Path) -> Path:
     folder.mkdir(parents=True)
     path = folder / "record.json"
-    path.write_text(json.dumps(asdict(record)))
+    path.write_text(json.dumps(as_json(record)))
     return path
 
 
@@ -110,7 +109,7 @@ def test_damaged_foreign_and_newer_records_are_named_and_skipped(tmp_path: Path)
     lacking = write(record(), tmp_path / "runs" / "lacking")
     lacking.write_text(json.dumps({"schema": SCHEMA, "method": "cam", "cells": []}))
     newer = write(record(), tmp_path / "runs" / "newer")
-    newer.write_text(json.dumps(asdict(record()) | {"schema": SCHEMA + 1}))
+    newer.write_text(json.dumps(as_json(record()) | {"schema": SCHEMA + 1}))
     messages: list[str] = []
     assert load_records(tmp_path, messages.append) == [good]
     assert len(messages) == 4

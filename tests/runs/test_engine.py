@@ -16,7 +16,7 @@ import torch
 from engine_fakes import FakeData, FakeSplit, SharedB, fake_config
 
 import wsolbench.registry
-import wsolbench.runs.engine
+import wsolbench.runs.directory
 import wsolbench.runs.trained
 from wsolbench.boxes.maps import normalize_maps, quantize
 from wsolbench.config.saved import from_yaml
@@ -355,13 +355,13 @@ def test_rerun_trains_a_shared_classifier_once_per_command(tmp_path: Path, monke
 
 def test_a_run_that_another_version_of_the_code_began_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     config = fake_config(tmp_path, "shared-b")
-    whole = wsolbench.runs.engine.environment
+    whole = wsolbench.runs.directory.environment
     monkeypatch.setattr(
-        wsolbench.runs.engine, "environment", lambda device: whole(device) | {"commit": "old", "dirty": False}
+        wsolbench.runs.directory, "environment", lambda device: whole(device) | {"commit": "old", "dirty": False}
     )
     finished(fake_config(tmp_path, "shared-a"))  # leaves the classifier
     monkeypatch.setattr(
-        wsolbench.runs.engine, "environment", lambda device: whole(device) | {"commit": "new", "dirty": True}
+        wsolbench.runs.directory, "environment", lambda device: whole(device) | {"commit": "new", "dirty": True}
     )
     assert finished(config).notes == ["several versions of the code had a hand in this run: old, new with changes"]
     assert finished(config, rerun=True).notes == []

@@ -186,6 +186,7 @@ class Levels:
         """Return the 95 % interval of a statistic over n resamples of the images; see `resample` and `interval_of`.
 
         >>> from wsolbench.evaluation.resampling import mean_of
+        >>> from wsolbench.evaluation.scoring import score_maps
         >>> one = np.ones((4, 1, 8, 8)) * np.pad(np.ones((3, 4)), ((2, 3), (2, 2)))
         >>> box = np.array([[2, 2, 6, 5]])
         >>> levels = Levels.concat([score_maps(m, [box], [0], None, None, [str(i)]) for i, m in enumerate(one)])
