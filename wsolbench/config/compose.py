@@ -29,6 +29,7 @@ FLAG_OF = {
     "search.by": "--search-by",
     "track": "--track",
 }
+Plugins = dict[str, dict[str, tuple[Any, str]]]  # "method" and "dataset" -> option -> value, who says so
 SECTIONS = ("method", "dataset", "protocol", "train", "evaluate", "data", "search")
 
 
@@ -71,11 +72,16 @@ def expand(
     classes = {METHODS.canonical(name): METHODS.get(name) for name in methods}
     dataset_class = DATASETS.get(dataset)
     choices = parse_overrides(overrides)
-    flags: dict[str, object] = {"seed": seeds, "backbone": backbone, "device": device, "root": root, "out": out}
-    flags |= {"search.trials": search, "search.by": search_by, "track": track}
-    for key, value in flags.items():
-        if value is not None and key in choices:
-            raise UsageError(f"{FLAG_OF[key]} and '{choices[key].text}' contradict each other: give one of them")
+    flags: dict[str, object] = {
+        "seed": seeds,
+        "backbone": backbone,
+        "device": device,
+        "root": root,
+        "out": out,
+        "track": track,
+    }
+    flags |= {"search.trials": search, "search.by": search_by}
+    _refuse_twice(flags, choices)
     _check_keys(choices, classes, dataset_class.Config)
     _announce(choices, classes, say)
 
@@ -87,7 +93,7 @@ def expand(
     recipes = load_recipes(experiment, dataset, list(classes), variant)
     fixed = {key: value for key, value in flags.items() if key not in ("seed", "backbone") and value is not None}
 
-    runs: list[RunConfig] = []
+    runs = []
     sweep = [[(choice, value) for value in choice.values] for choice in choices.values()]
     for name, point, seed, asked in itertools.product(protocols, itertools.product(*sweep), seed_values, backbones):
         for method in classes:
@@ -125,7 +131,7 @@ def _compose(
     top: Mapping[str, Any],
 ) -> RunConfig:
     """One run: dataclass defaults < recipe < protocol preset < the user's values."""
-    from wsolbench.registry import DATASETS, METHODS, slug
+    from wsolbench.registry import DATASETS, METHODS
 
     method_class = METHODS.get(method)
     if method_class.default_backbone is None:
@@ -133,51 +139,66 @@ def _compose(
     elif backbone is None:
         backbone = (recipes.default_backbone(method) if recipes else None) or method_class.default_backbone
     config = compose_protocol(protocol)
-    sections: dict[str, dict[str, tuple[Any, str]]] = {"method": {}, "dataset": {}}  # key -> value, who says so
-
-    used = False
-    for where, block in recipes.matching(method, backbone) if recipes else []:
-        used = True
-        sections["method"] |= {key: (value, where) for key, value in block.method.items()}
-        for section, values in (("train", block.train), ("evaluate", block.evaluate)):
-            for key, value in values.items():
-                _set(config, f"{section}.{key}", value, where)
-
-    qualifiers = []
-    for choice, value in sorted(point, key=lambda pair: not pair[0].key.startswith("method.")):
-        section, _, rest = choice.key.partition(".")
-        if section == "method":
-            if rest in leaves(method_class.Config):
-                sections["method"][rest] = (value, choice.text)
-        elif section == "dataset":
-            sections["dataset"][rest] = (value, choice.text)
-        elif section in SECTIONS or not rest:
-            _set(config, choice.key, value, choice.text)
-            if section == "protocol" and rest not in ("name", "pseudo_boxes"):  # whose boxes: `open_job` says
-                qualifiers.append(f"{rest}={value}")
-        elif section == slug(method):  # sat.area=0.3: after method.*, so that the closer aim wins
-            sections["method"][rest] = (value, choice.text)
-    if qualifiers and not any(choice.key == "protocol.name" for choice, _ in point):
-        config.protocol.name = changed_name(config.protocol.name, qualifiers)
-
+    plugins: Plugins = {"method": {}, "dataset": {}}
+    used = recipes is not None and _from_recipes(config, plugins, recipes, method, backbone)
+    _from_user(config, plugins, point, method)
     for key, value in top.items():
         _set(config, key, value, FLAG_OF[key])
     config.backbone = backbone
     config.experiment = recipes.name if recipes and used else None
     config.recipe = recipes.variant if recipes and used else None
-    for owner, name, cls in (("method", method, method_class), ("dataset", dataset, DATASETS.get(dataset))):
-        filled = OmegaConf.structured(cls.Config)
-        for key, (value, source) in sections[owner].items():
-            _set(filled, key, value, source)
-        try:
-            OmegaConf.to_object(filled)  # runs the dataclass's own checks now, not in the middle of a sweep
-            config[owner] = {"name": name, **as_yaml(filled)}
-        except OmegaConfBaseException as error:
-            raise UsageError(f"options of '{name}': {first_line(error)}") from error
+    config.method = _filled(method, method_class, plugins["method"])
+    config.dataset = _filled(dataset, DATASETS.get(dataset), plugins["dataset"])
     run = checked(config)
     if run.search.trials is not None:
         _refuse_searched(run, point)
     return run
+
+
+def _from_recipes(config: DictConfig, plugins: Plugins, recipes: Recipes, method: str, backbone: str | None) -> bool:
+    """Set what the recipe's blocks say of a method on a backbone; whether any of them does."""
+    used = False
+    for where, block in recipes.matching(method, backbone):
+        used = True
+        plugins["method"] |= {key: (value, where) for key, value in block.method.items()}
+        for section, values in (("train", block.train), ("evaluate", block.evaluate)):
+            for key, value in values.items():
+                _set(config, f"{section}.{key}", value, where)
+    return used
+
+
+def _from_user(config: DictConfig, plugins: Plugins, point: Sequence[tuple[Choice, Any]], method: str) -> None:
+    """Set what the user says; a protocol that is changed so gets a name of its own."""
+    from wsolbench.registry import METHODS, slug
+
+    changes = []
+    for choice, value in sorted(point, key=lambda pair: not pair[0].key.startswith("method.")):
+        section, _, rest = choice.key.partition(".")
+        if section == "method":
+            if rest in leaves(METHODS.get(method).Config):
+                plugins["method"][rest] = (value, choice.text)
+        elif section == "dataset":
+            plugins["dataset"][rest] = (value, choice.text)
+        elif section in SECTIONS or not rest:
+            _set(config, choice.key, value, choice.text)
+            if section == "protocol" and rest not in ("name", "pseudo_boxes"):  # whose boxes: `open_job` says
+                changes.append(f"{rest}={value}")
+        elif section == slug(method):  # sat.area=0.3: after method.*, so that the closer aim wins
+            plugins["method"][rest] = (value, choice.text)
+    if changes and not any(choice.key == "protocol.name" for choice, _ in point):
+        config.protocol.name = changed_name(config.protocol.name, changes)
+
+
+def _filled(name: str, cls: type[Any], values: Mapping[str, tuple[Any, str]]) -> dict[str, Any]:
+    """A plug-in with its options, as a configuration holds it."""
+    filled = OmegaConf.structured(cls.Config)
+    for key, (value, source) in values.items():
+        _set(filled, key, value, source)
+    try:
+        OmegaConf.to_object(filled)  # runs the dataclass's own checks now, not in the middle of a sweep
+        return {"name": name, **as_yaml(filled)}
+    except OmegaConfBaseException as error:
+        raise UsageError(f"options of '{name}': {first_line(error)}") from error
 
 
 def _refuse_searched(run: RunConfig, point: Sequence[tuple[Choice, Any]]) -> None:
@@ -194,6 +215,12 @@ def _refuse_searched(run: RunConfig, point: Sequence[tuple[Choice, Any]]) -> Non
                 f"'{choice.text}' contradicts the search, which tries values of {key} (space '{space.name}'): leave it out, "
                 "or give a space without it, search.space=FILE.yaml"
             )
+
+
+def _refuse_twice(flags: Mapping[str, object], choices: Mapping[str, Choice]) -> None:
+    for key, value in flags.items():
+        if value is not None and key in choices:
+            raise UsageError(f"{FLAG_OF[key]} and '{choices[key].text}' contradict each other: give one of them")
 
 
 def _check_keys(choices: Mapping[str, Choice], classes: Mapping[str, type[Any]], dataset_config: type[Any]) -> None:

@@ -153,15 +153,7 @@ def score_convention(
         raise ValueError(f"expected {count} annotations and ids, got {len(annotations)} and {len(ids)}")
     own = convention.thresholds_for(dataset, backbone) if thresholds is None else tuple(map(float, thresholds))
     _check_thresholds(convention, own)
-    boxes = np.empty((count, len(own), 4), np.int32)
-    iou = np.empty((count, len(own)))
-    for index, (one, annotation) in enumerate(zip(maps, annotations, strict=True)):
-        values = (
-            _score_map(one, resolution_HW) if convention.box_rule_only else normalize(convention, one, resolution_HW)
-        )
-        boxes[index] = boxes_of_map(convention, values, own)
-        truth_N4 = truth_boxes(convention, annotation, resolution_HW)
-        iou[index] = best_iou(boxes[index], truth_N4, convention.extent)
+    boxes, iou = _boxes_and_iou(convention, maps, annotations, resolution_HW, own)
     return ConventionOutcomes(
         convention,
         own,
@@ -171,6 +163,26 @@ def score_convention(
         boxes,
         iou,
     )
+
+
+def _boxes_and_iou(
+    convention: Convention,
+    maps: Sequence[Array] | Array,
+    annotations: Sequence[Annotation],
+    resolution_HW: tuple[int, int],
+    thresholds: Sequence[float],
+) -> tuple[npt.NDArray[np.int32], Floats]:
+    """The box of each map at each threshold, int32 [n, T, 4], and its best IoU with a true one [n, T]."""
+    boxes = np.empty((len(maps), len(thresholds), 4), np.int32)
+    iou = np.empty((len(maps), len(thresholds)))
+    for index, (one, annotation) in enumerate(zip(maps, annotations, strict=True)):
+        values = (
+            _score_map(one, resolution_HW) if convention.box_rule_only else normalize(convention, one, resolution_HW)
+        )
+        boxes[index] = boxes_of_map(convention, values, thresholds)
+        truth_N4 = truth_boxes(convention, annotation, resolution_HW)
+        iou[index] = best_iou(boxes[index], truth_N4, convention.extent)
+    return boxes, iou
 
 
 def _check_thresholds(convention: Convention, thresholds: Sequence[float]) -> None:

@@ -5,7 +5,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from functools import partial
@@ -21,7 +21,7 @@ from wsolbench.data.loading import eval_batches
 from wsolbench.data.split import Split
 from wsolbench.evaluation.frame import Frame
 from wsolbench.evaluation.levels import Levels
-from wsolbench.evaluation.localize import localize
+from wsolbench.evaluation.localize import Located, localize
 from wsolbench.evaluation.parts import Parts
 from wsolbench.evaluation.scoring import ScoredPart, Scoring, prepare_scoring, score
 from wsolbench.method.base import Method
@@ -29,7 +29,7 @@ from wsolbench.method.numerics import Numerics
 from wsolbench.system.hashing import stable_seed
 from wsolbench.system.interrupt import Interrupt
 from wsolbench.system.progress import Reporter
-from wsolbench.types import Annotation
+from wsolbench.types import Annotation, Batch
 
 QUEUE = 2  # batches that may wait for their scores, beside those that are being scored
 
@@ -77,28 +77,13 @@ def evaluate(
         done = distributed.from_main(parts.load)
         method.to(device).eval()
         distributed.share_weights(method)
-    clock = _Clock()
-    pending: deque[Future[ScoredPart]] = deque()
     with (
         numerics.applied(method),
-        ThreadPoolExecutor(config.threads) as scorers,
+        ThreadPoolExecutor(config.threads) as pool,
         reporter.bar(f"evaluate {kept_as or name}", len(split), done=done) as advance,
         Interrupt() as interrupt,
     ):
-
-        def collect(keep: int) -> None:
-            while len(pending) > keep:
-                scored = pending.popleft().result()
-                parts.add(scored.part)
-                clock.add(len(scored.part), scored.seconds)
-
-        def save() -> None:
-            with distributed.turn():
-                collect(0)
-            with distributed.turn():
-                _bring_home(parts)
-                parts.flush()
-
+        scorers = _Scorers(pool, parts, scoring, config.threads + QUEUE - 1)
         batches = eval_batches(
             split,
             batch_size=config.batch_size,
@@ -114,18 +99,45 @@ def evaluate(
                     torch.manual_seed(stable_seed("evaluate", seed, name, batch.ids[0]))  # for methods that draw
                     located = localize(method, batch, numerics, device)
                     read = partial(_annotations, name, split, batch.ids, scoring.frame, reader)
-                    pending.append(scorers.submit(score, batch.ids, batch.labels_B, located, read, scoring))
-                    collect(config.threads + QUEUE - 1)
+                    scorers.submit(batch, located, read)
                 each.ask(interrupt.requested, parts.is_due())
             advance(min(at_once, len(split) - first))
             stops, is_due, _ = each.answers
             if stops or is_due:
-                save()
+                scorers.save()
             if stops:
                 raise distributed.agreed(interrupt.stopped())
-        save()
-    rates = [rate for rate in distributed.gather(clock.rate()) if rate is not None]
+        scorers.save()
+    rates = [rate for rate in distributed.gather(scorers.clock.rate()) if rate is not None]
     return Evaluated(parts, sum(rates) if rates else None)
+
+
+class _Scorers:
+    """Scores batches in threads, beside the next forward passes; at most `most` of them wait."""
+
+    def __init__(self, pool: ThreadPoolExecutor, parts: Parts, scoring: Scoring, most: int) -> None:
+        self.pool, self.parts, self.scoring, self.most = pool, parts, scoring, most
+        self.clock = _Clock()
+        self._pending: deque[Future[ScoredPart]] = deque()
+
+    def submit(self, batch: Batch, located: Located, read: Callable[[], list[Annotation]]) -> None:
+        """Have a batch scored once its maps are there, and take in what has been scored before it."""
+        self._pending.append(self.pool.submit(score, batch.ids, batch.labels_B, located, read, self.scoring))
+        self._collect(self.most)
+
+    def save(self) -> None:
+        """Wait for all of it, bring it to the leader, and write it."""
+        with distributed.turn():
+            self._collect(0)
+        with distributed.turn():
+            _bring_home(self.parts)
+            self.parts.flush()
+
+    def _collect(self, keep: int) -> None:
+        while len(self._pending) > keep:
+            scored = self._pending.popleft().result()
+            self.parts.add(scored.part)
+            self.clock.add(len(scored.part), scored.seconds)
 
 
 def _bring_home(parts: Parts) -> None:
@@ -135,9 +147,6 @@ def _bring_home(parts: Parts) -> None:
             for part in batch:
                 if part is not None:
                     parts.add(part)
-
-
-# --- a batch ---------------------------------------------------------------------------------------------------------
 
 
 def _annotations(

@@ -90,16 +90,8 @@ def open_job(config: RunConfig, session: Session, device: torch.device | None = 
     )
     config = replace(config, protocol=replace(config.protocol, name=name))
     weights = _weights(config, backbone)
-    identity = {
-        "config": deciding_run(config) | plugins,
-        "data": fingerprint,
-        "method_version": method_class.version,
-        "weights": weights,
-        "checkpoint": config.checkpoint and file_sha256(config.checkpoint),
-        "device": device.type,
-        **chosen.identity(),
-        **({"pseudo_boxes": choosing.pseudo.sha256} if choosing.pseudo else {}),
-    }
+    identity = {"config": deciding_run(config) | plugins, "data": fingerprint, "method_version": method_class.version}
+    identity |= {"weights": weights, "device": device.type} | _files(config, chosen, choosing.pseudo)
     return Job(
         config=config,
         method_class=method_class,
@@ -147,6 +139,12 @@ def _choosing(config: RunConfig, dataset: Dataset, chosen: Chosen, *, is_trained
     pseudo = read_pseudo_boxes(protocol.pseudo_boxes, chosen.val_split) if protocol.pseudo_boxes else None
     there = {None: True, "test": True, "val": annotated["val"], PSEUDO: pseudo is not None}
     return _Choosing(*_selectors(protocol, pseudo), pseudo, subset, there)
+
+
+def _files(config: RunConfig, chosen: Chosen, pseudo: PseudoBoxes | None) -> dict[str, Any]:
+    """What the files that a configuration names hold, as far as it decides numbers."""
+    checkpoint = config.checkpoint and file_sha256(config.checkpoint)
+    return {"checkpoint": checkpoint, **chosen.identity()} | ({"pseudo_boxes": pseudo.sha256} if pseudo else {})
 
 
 def _directory(config: RunConfig, backbone: str | None, identity: dict[str, Any]) -> RunDirectory:

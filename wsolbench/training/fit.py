@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -17,13 +18,14 @@ from wsolbench.method.base import Method
 from wsolbench.method.numerics import Numerics
 from wsolbench.system.hashing import stable_seed
 from wsolbench.system.interrupt import Interrupt
-from wsolbench.system.progress import Reporter
+from wsolbench.system.progress import Advance, Reporter
 from wsolbench.training.log import Listener, Log
 from wsolbench.training.optimizers import build_optimizer, set_lr
 from wsolbench.training.plan import TrainingPlan
 from wsolbench.training.replica import check_shares
 from wsolbench.training.state import State
 from wsolbench.training.stepping import Place, StepCheck, Stepper
+from wsolbench.types import Batch
 
 
 def fit(
@@ -49,24 +51,13 @@ def fit(
         WsolbenchError: the loss is not finite. On a CPU nothing is learned from that step, and the state before it is
             saved; a GPU is a step ahead when that is found out, and the state saved last, a good one, stays.
     """
-    total = min(train.batch_size, len(indices))  # images of a step; the last part of a pass is dropped
-    numerics = Numerics.of(train)
+    training = _Training(method, plan, train, seed, at_step, min(train.batch_size, len(indices)))
     with distributed.turn():
-        check_shares(total, train.accumulate)
-        method.to(device)
-        optimizer = build_optimizer(method, train)
-        stepper = Stepper(method, optimizer, train, numerics, device)
-        state = State(folder / "state.pt", method, optimizer, stepper.scaler)
-        step = state.load()
-        check = StepCheck(device, reporter.message, stepper.scaler.get_scale() if stepper.scaler.is_enabled() else None)
-        log = Log(folder / "train.jsonl", plan, state.sums, watch)
-        log.cut_back(step)
-        if at_step is not None:
-            at_step(step)
+        step = training.begin(device, folder, reporter, watch)
     method.train()
     with (
         recomputing(method) if train.checkpoint_gradients else nullcontext(),
-        numerics.applied(method),
+        Numerics.of(train).applied(method),
         reporter.bar("train", plan.steps, done=step, unit="steps") as advance,
         Interrupt() as interrupt,
     ):
@@ -81,13 +72,46 @@ def fit(
             pin=device.type == "cuda",
             share=(distributed.rank(), distributed.world()),
         )
+        training.steps(step, batches, advance, interrupt)
+
+
+@dataclass
+class _Training:
+    """What a training holds from step to step."""
+
+    method: Method
+    plan: TrainingPlan
+    train: TrainConfig
+    seed: int
+    at_step: Callable[[int], None] | None
+    total: int  # images of a step; the last part of a pass is dropped
+
+    def begin(self, device: torch.device, folder: Path, reporter: Reporter, watch: Listener | None) -> int:
+        """Take up what is saved in `folder`; returns the number of steps already taken."""
+        check_shares(self.total, self.train.accumulate)
+        self.method.to(device)
+        self.optimizer = build_optimizer(self.method, self.train)
+        self.stepper = Stepper(self.method, self.optimizer, self.train, Numerics.of(self.train), device)
+        scaler = self.stepper.scaler
+        self.state = State(folder / "state.pt", self.method, self.optimizer, scaler)
+        step = self.state.load()
+        self.check = StepCheck(device, reporter.message, scaler.get_scale() if scaler.is_enabled() else None)
+        self.log = Log(folder / "train.jsonl", self.plan, self.state.sums, watch)
+        self.log.cut_back(step)
+        if self.at_step is not None:
+            self.at_step(step)
+        return step
+
+    def steps(self, step: int, batches: Iterator[Batch], advance: Advance, interrupt: Interrupt) -> None:
+        """The story of a training: one optimizer step after the other, from step number `step` on."""
+        plan, train, stepper, check, log, state = self.plan, self.train, self.stepper, self.check, self.log, self.state
         while step < plan.steps:
             with distributed.turn():
                 batch = next(batches)
             place = Place(step // plan.steps_per_pass + 1, step + 1, batch.ids)
-            set_lr(optimizer, step, plan, train)
-            torch.manual_seed(stable_seed("step", seed, step, *distributed.apart()))  # for whatever a method draws
-            losses = stepper.gradients(batch, total)
+            set_lr(self.optimizer, step, plan, train)
+            torch.manual_seed(stable_seed("step", self.seed, step, *distributed.apart()))  # for whatever a method draws
+            losses = stepper.gradients(batch, self.total)
             try:
                 with distributed.turn():
                     check.before_update(place, losses)
@@ -98,16 +122,16 @@ def fit(
                 stepper.update()
                 check.after_update(place, losses, stepper.scale())
                 step += 1
-                log.add(losses.over_processes(), total)
+                log.add(losses.over_processes(), self.total)
                 each.ask(interrupt.requested)
                 saves = state.is_due()
                 if saves or log.is_due(step):
                     check.settle()  # nothing that is written has seen a bad step
                     log.settle()
-                if at_step is not None:
-                    at_step(step)
+                if self.at_step is not None:
+                    self.at_step(step)
                 advance(1, log.note())
-                log.write_if_due(step, optimizer.param_groups[0]["lr"])
+                log.write_if_due(step, self.optimizer.param_groups[0]["lr"])
                 if saves:
                     state.save(step)
             if each.answers[0]:
@@ -126,6 +150,3 @@ def recomputing(method: Method) -> Iterator[None]:
         yield
     finally:
         method.checkpoint_gradients(False)
-
-
-# --- what a loop leaves behind ---------------------------------------------------------------------------------------

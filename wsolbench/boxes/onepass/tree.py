@@ -116,10 +116,16 @@ def sweep(graph: Graph, holes: bool) -> Tree:
 
     escapes = np.zeros(count, np.uint8)
     if holes:
-        for at in range(linked - 1, -1, -1):  # a piece was linked before the one it is linked to was
-            to = links[at, 1]
-            escapes[links[at, 0]] = links[at, 2] if to == OUTSIDE else escapes[to]
+        _escape(links[:linked], escapes)
     return Tree(branches[:branched], records[:recorded], appeared, escapes)
+
+
+@compiled
+def _escape(links: I32, escapes: U8) -> None:
+    """For each piece, the level at which it joins the outside; none that never does."""
+    for at in range(len(links) - 1, -1, -1):  # a piece was linked before the one it is linked to was
+        to = links[at, 1]
+        escapes[links[at, 0]] = links[at, 2] if to == OUTSIDE else escapes[to]
 
 
 @compiled
