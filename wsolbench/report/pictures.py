@@ -164,10 +164,10 @@ def peak_threshold(entry: Entry) -> float:
     from wsolbench.evaluation.levels import load_levels
 
     split = str(entry.record.config.get("split") or "test")
-    pixels = load_levels(entry.directory / "levels.npz")[split].pxap()
-    if pixels is None:
+    found = load_levels(entry.directory / "levels.npz")[split].pxap()
+    if found is None:
         raise WsolbenchError("its outcomes (levels.npz) hold no pixels of masks")
-    return pixels["piou_threshold"]
+    return found["piou_threshold"]
 
 
 # --- as text in a page -------------------------------------------------------------------------------------------------
