@@ -15,7 +15,7 @@ from wsolbench.leaderboard.formats import FORMATS
 if TYPE_CHECKING:
     from wsolbench.leaderboard.view import View
 
-_AXES = {  # in the order of the fields of `Selection`
+_AXES = {
     "dataset": "data sets, by our name or the printed one",
     "protocol": "protocols",
     "method": "methods",
@@ -55,8 +55,15 @@ def view_of(arguments: argparse.Namespace) -> View:
     from wsolbench.leaderboard.view import View
 
     compare = arguments.compare
+    kept = {axis: _names(getattr(arguments, axis), f"--{axis}") for axis in _AXES}
     return View(
-        selection=Selection(*(_names(getattr(arguments, axis), f"--{axis}") for axis in _AXES)),
+        selection=Selection(
+            datasets=kept["dataset"],
+            protocols=kept["protocol"],
+            methods=kept["method"],
+            backbones=kept["backbone"],
+            metrics=kept["metric"],
+        ),
         pivot=arguments.pivot,
         sort=arguments.sort,
         spread=arguments.spread,
