@@ -1,4 +1,4 @@
-"""Abstract `Dataset` and `Split`: what a data set must be able to say."""
+"""Abstract `Split`, the images of one role; some of them alone; and what loading processes are given of either (`Images`)."""
 
 from __future__ import annotations
 

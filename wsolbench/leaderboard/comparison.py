@@ -198,11 +198,7 @@ def across_conventions(
 
 
 def check_methods(groups: Sequence[Group], methods: Sequence[str], records: Sequence[RunRecord], forced: bool) -> None:
-    """Refuse methods that have no run, and methods no two of which stand in one group: says what keeps them apart.
-
-    Raises:
-        WsolbenchError: as above.
-    """
+    """Refuse methods that have no run, and methods no two of which stand in one group: says what keeps them apart."""
     known = {record.method for record in records}
     for name in methods:
         if name not in known:
