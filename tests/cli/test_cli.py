@@ -364,7 +364,7 @@ def test_leaderboard_shows_what_is_built_as_it_was_asked_for(
     from wsolbench.leaderboard.selection import Selection
 
     monkeypatch.setattr(board, "build", stage.note("build", "DOCUMENT"))
-    monkeypatch.setattr(formats, "show", stage.note("show", "TABLE"))
+    monkeypatch.setattr(formats, "text", stage.note("show", "TABLE"))
     words = ["--format", "csv", "--dataset", "badges,cub", "--metric", "GT-known@val", "--compare", "sat,cam", "tscam"]
     assert main(["leaderboard", str(tmp_path), *words]) == 0
     view = board.View(Selection(datasets=("badges", "cub"), metrics=("GT-known@val",)), compare=("sat", "cam", "tscam"))

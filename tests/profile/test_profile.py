@@ -200,7 +200,8 @@ def test_of_several_backbones_a_method_is_measured_on_those_it_can_use(
 def test_energy_stands_where_the_device_counts_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     counter = iter(range(0, 10_000, 6))
     monkeypatch.setattr("wsolbench.profile.energy.SECONDS", 0.0)
-    monkeypatch.setattr("wsolbench.profile.energy_meter", lambda device: Meter("fake", lambda: [next(counter)], [0.0]))
+    meter = Meter("fake", lambda: [next(counter)], [0.0])
+    monkeypatch.setattr("wsolbench.profile.profiling.energy_meter", lambda device: meter)
     asked = {"works": [LOCALIZE, BOXES], "batch_sizes": [2]}
     _, frame = run(["profile-toy"], tmp_path / "p.csv", **asked)
     rows = frame.set_index("work")

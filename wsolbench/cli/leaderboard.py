@@ -15,7 +15,7 @@ from wsolbench.leaderboard.formats import FORMATS
 if TYPE_CHECKING:
     from wsolbench.leaderboard.view import View
 
-_AXES = {  # in the order of the fields of `Selection`
+_AXES = {  # what is kept by each
     "dataset": "data sets, by our name or the printed one",
     "protocol": "protocols",
     "method": "methods",
@@ -55,8 +55,15 @@ def view_of(arguments: argparse.Namespace) -> View:
     from wsolbench.leaderboard.view import View
 
     compare = arguments.compare
+    kept = {axis: _names(getattr(arguments, axis), f"--{axis}") for axis in _AXES}
     return View(
-        selection=Selection(*(_names(getattr(arguments, axis), f"--{axis}") for axis in _AXES)),
+        selection=Selection(
+            datasets=kept["dataset"],
+            protocols=kept["protocol"],
+            methods=kept["method"],
+            backbones=kept["backbone"],
+            metrics=kept["metric"],
+        ),
         pivot=arguments.pivot,
         sort=arguments.sort,
         spread=arguments.spread,
@@ -93,11 +100,15 @@ def leaderboard(arguments: argparse.Namespace, rest: list[str]) -> int:
     """Print the tables, and write them where that is asked for."""
     if arguments.format not in FORMATS:
         raise unknown("format", arguments.format, FORMATS)
-    from wsolbench.leaderboard.formats import show, write
+    from wsolbench.leaderboard.formats import text, write
+    from wsolbench.leaderboard.formats.terminal import print_document
     from wsolbench.leaderboard.view import build
 
     document = build(Path(arguments.results), view_of(arguments))
-    print_text(show(document, arguments.format))
+    if arguments.format == "table":
+        print_document(document)
+    else:
+        print_text(text(document, arguments.format))
     if arguments.write is not None:
         for path in write(document, arguments.write, command_of(arguments)):
             print(path, file=sys.stderr)

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from wsolbench.cli.parser import Verb
+from wsolbench.config.presets import protocol_presets, summary_of
 from wsolbench.errors import unknown
 from wsolbench.registry import DATASETS, METHODS, Registry
 
@@ -27,10 +28,7 @@ def _plugins(registry: Registry) -> list[tuple[str, str, str]]:
 
 
 def _protocols() -> list[tuple[str, str, str]]:
-    rows = []
-    for path in sorted((PACKAGE / "config" / "presets" / "protocol").glob("*.yaml")):
-        with path.open(encoding="utf-8") as lines:
-            rows.append((path.stem, lines.readline().removeprefix("#").strip(), _short(path)))
+    rows = [(name, summary_of(path), _short(path)) for name, path in protocol_presets().items()]
     derived = "k training images per class for any k, e.g. 5shot; else as full, or as PRESET in 5shot+PRESET"
     return [*rows, ("<k>shot", derived, _short(PACKAGE / "config" / "compose.py"))]
 

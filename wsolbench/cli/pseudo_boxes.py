@@ -5,18 +5,22 @@ from __future__ import annotations
 import argparse
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from wsolbench.cli.parser import Verb
 from wsolbench.errors import UsageError, unknown
 from wsolbench.system.preflight import check_device, check_writable
+
+if TYPE_CHECKING:
+    from wsolbench.data.dataset import Dataset
+    from wsolbench.data.split import Split
 
 SOURCES = ("segments", "rpn", "clip")
 LABELS_ONLY = ("last", "class-accuracy")  # checkpoint selectors that look at no boxes
 
 
 def add_flags(parser: argparse.ArgumentParser) -> None:
-    """The flags of the verb."""
+    """Declare what the verb takes."""
     parser.add_argument("name", help="data set, see 'wsolbench list datasets'")
     parser.add_argument("--root", metavar="PATH", help="folder in which the data set lies")
     parser.add_argument("--split", default="val", metavar="NAME", help="train, val or test (default: val)")
@@ -49,7 +53,17 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
 
 
 def pseudo_boxes(arguments: argparse.Namespace, rest: Sequence[str]) -> int:
-    """Carry out the verb."""
+    """Check what is asked, make the boxes, then report how good they are."""
+    _check(arguments)
+    dataset = _open(arguments)
+    check_writable(arguments.out)
+    split = _make(arguments, dataset)
+    _report(arguments.out, split, dataset.info.has_boxes, arguments.split)
+    return 0
+
+
+def _check(arguments: argparse.Namespace) -> None:
+    """Refuse what no flag may say, before anything heavy is imported."""
     if arguments.source not in SOURCES:
         raise unknown("source", arguments.source, SOURCES)
     for flag, least in (("rated", 1), ("workers", 0), ("seed", 0)):
@@ -59,24 +73,29 @@ def pseudo_boxes(arguments: argparse.Namespace, rest: Sequence[str]) -> int:
         raise UsageError("--weights belongs to the sources rpn and clip; 'segments' needs none")
     check_device(arguments.device)
 
+
+def _open(arguments: argparse.Namespace) -> Dataset:
+    """The data set; refused where it has no such split or shows crops."""
     from wsolbench.data.dataset import create_dataset
 
     dataset = create_dataset(arguments.name, root=arguments.root)
     if arguments.split not in dataset.splits:
         raise unknown("split", arguments.split, dataset.splits)
-    info = dataset.info
-    if info.geometry != "resize":
+    if dataset.info.geometry != "resize":
         raise UsageError(
-            f"'{arguments.name}' shows {info.geometry}s of its images; pseudo-boxes need images shown whole"
+            f"'{arguments.name}' shows {dataset.info.geometry}s of its images; pseudo-boxes need images shown whole"
         )
-    check_writable(arguments.out)
+    return dataset
 
+
+def _make(arguments: argparse.Namespace, dataset: Dataset) -> Split:
+    """Make the boxes, or find them made; returns the split they are of."""
     from wsolbench.pseudo_boxes.make import make_pseudo_boxes
     from wsolbench.pseudo_boxes.pointing import Pointing
     from wsolbench.runs.opening import resolve_device
     from wsolbench.system.progress import Reporter
 
-    device = resolve_device(arguments.device)
+    device, info = resolve_device(arguments.device), dataset.info
     method, classifier = _classifier(arguments.classifier, arguments.name, info.class_names)
     split = dataset.split(arguments.split)
     names = info.class_names
@@ -101,8 +120,7 @@ def pseudo_boxes(arguments: argparse.Namespace, rest: Sequence[str]) -> int:
         reporter=reporter,
     )
     print(f"{arguments.out}: {len(split)} pseudo-boxes{'' if made else ', done before'}")
-    _report(arguments.out, split, info.has_boxes, arguments.split)
-    return 0
+    return split
 
 
 def _report(folder: Path, split: Any, has_boxes: bool, name: str) -> None:

@@ -72,25 +72,17 @@ def expand(
     classes = {METHODS.canonical(name): METHODS.get(name) for name in methods}
     dataset_class = DATASETS.get(dataset)
     choices = parse_overrides(overrides)
-    flags: dict[str, object] = {
-        "seed": seeds,
-        "backbone": backbone,
-        "device": device,
-        "root": root,
-        "out": out,
-        "track": track,
-    }
-    flags |= {"search.trials": search, "search.by": search_by}
+    flags: dict[str, object] = {"seed": seeds, "backbone": backbone, "device": device, "root": root, "out": out}
+    flags |= {"search.trials": search, "search.by": search_by, "track": track}
     _refuse_twice(flags, choices)
     _check_keys(choices, classes, dataset_class.Config)
     _announce(choices, classes, say)
 
     seed_values = choices.pop("seed").values if "seed" in choices else tuple([0] if seeds is None else seeds)
     backbones = choices.pop("backbone").values if "backbone" in choices else _split(backbone) or (None,)
-    experiment = choices.pop("experiment").values[0] if "experiment" in choices else None
-    variant = choices.pop("recipe").values[0] if "recipe" in choices else None
-    protocols = _split(protocol) or (protocol,)
+    experiment, variant = (choices.pop(key).values[0] if key in choices else None for key in ("experiment", "recipe"))
     recipes = load_recipes(experiment, dataset, list(classes), variant)
+    protocols = _split(protocol) or (protocol,)
     fixed = {key: value for key, value in flags.items() if key not in ("seed", "backbone") and value is not None}
 
     runs = []

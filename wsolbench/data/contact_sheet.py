@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
 COLUMNS = 8
 TITLE = 28  # characters over a picture
+LEGEND = {"box": "green", "mask": "cyan", "part": "yellow", "ignored": "hatched"}
 
 
 def write_contact_sheet(dataset: Dataset, split: str, path: Path, count: int = 24, seed: int = 0) -> Path:
@@ -56,9 +57,6 @@ def write_contact_sheet(dataset: Dataset, split: str, path: Path, count: int = 2
         warnings.filterwarnings("ignore", "Glyph .* missing")  # class names may be in any script
         figure.savefig(temporary, format="png")
     return path
-
-
-LEGEND = {"box": "green", "mask": "cyan", "part": "yellow", "ignored": "hatched"}
 
 
 def shortened(text: str, length: int) -> str:

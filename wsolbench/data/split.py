@@ -1,4 +1,4 @@
-"""Abstract `Dataset` and `Split`: what a data set must be able to say."""
+"""Abstract `Split`, the images of one role; some of them alone; and what loading processes are given of either (`Images`)."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ import numpy.typing as npt
 import torch
 
 from wsolbench.data.batches import collate
+from wsolbench.data.pictures import Pixels, pixels
 from wsolbench.types import Annotation, Batch, Sample
 
 
@@ -36,15 +37,12 @@ class Split(ABC):
         """What loading processes are given of the split; a split that holds more than its images says less here."""
         return SampledImages(self)
 
-    def picture(self, index: int) -> npt.NDArray[np.uint8]:
+    def picture(self, index: int) -> Pixels:
         """The image as it was stored, uint8 RGB [H, W, 3], for what looks at pixels without a network.
 
         Unless a split knows better, its sample's image with its own range of values stretched to 0 .. 255.
         """
-        image_CHW = self.sample(index, None).image_CHW.numpy()
-        low, high = image_CHW.min(), image_CHW.max()
-        stretched = np.rint((image_CHW - low) * (255 / max(high - low, 1e-12))).transpose(1, 2, 0)
-        return np.asarray(stretched, np.uint8)
+        return pixels(self.sample(index, None).image_CHW)
 
     def __getitem__(self, index: int) -> Sample:
         return self.sample(index, None)
@@ -69,7 +67,7 @@ class Subset(Split):
     def for_loading(self) -> Images:
         return ChosenImages(self.parent.for_loading(), self.indices)
 
-    def picture(self, index: int) -> npt.NDArray[np.uint8]:
+    def picture(self, index: int) -> Pixels:
         return self.parent.picture(self.indices[index])
 
     def annotation(self, id: str) -> Annotation:

@@ -20,6 +20,9 @@ from wsolbench.metrics.ranks import label_rank
 ROWS = 512
 FORMS = "a .npy [images, classes] in the order of the ids, or a .npz with arrays 'ids' and 'logits', or one with ids as keys"
 
+Block = tuple[str, npt.NDArray[np.int64], npt.NDArray[Any]]
+"""Name for messages, indices of the images [R], logits [R, K]."""
+
 
 @dataclass(frozen=True)
 class ClassOutcomes:
@@ -70,11 +73,8 @@ def check_logits_path(path: str | Path) -> Path:
     return path
 
 
-Block = tuple[str, npt.NDArray[np.int64], npt.NDArray[Any]]
-
-
 def _blocks(path: Path, ids: Sequence[str], split: str) -> Iterator[Block]:
-    """Name for messages, indices of the images [R] and logits [R, K], until every image had its turn."""
+    """The class scores in parts, until every image had its turn."""
     if path.suffix == ".npy":
         with path.open("rb") as file:
             yield from _rows(file, f"logits '{path}'", np.arange(len(ids)), split)

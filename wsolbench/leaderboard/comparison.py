@@ -63,7 +63,7 @@ class Outcomes:
                 if path is None:
                     raise FileNotFoundError("no run directory")
                 splits = load_levels(path)
-                self._levels[key] = splits[str(record.config.get("split") or "test")]
+                self._levels[key] = splits[split_of(record)]
             except (OSError, ValueError, KeyError, TypeError, WsolbenchError) as error:
                 raise WsolbenchError(
                     f"{_named(record)}: its outcomes per image cannot be read from '{path}' ({error}); run it again "
@@ -96,6 +96,11 @@ class Outcomes:
 def key_of(record: RunRecord) -> tuple[str, str]:
     """What tells a run from all others."""
     return f"{record.dataset}/{record.method}/{record.backbone}/{record.protocol}/{record.seed}", record.hash
+
+
+def split_of(record: RunRecord) -> str:
+    """The split that a run was scored on."""
+    return str(record.config.get("split") or "test")
 
 
 def compare(group: Group, column: Column, outcomes: Outcomes, methods: Sequence[str] = ()) -> list[Comparison]:
@@ -193,11 +198,7 @@ def across_conventions(
 
 
 def check_methods(groups: Sequence[Group], methods: Sequence[str], records: Sequence[RunRecord], forced: bool) -> None:
-    """Refuse methods that have no run, and methods no two of which stand in one group: says what keeps them apart.
-
-    Raises:
-        WsolbenchError: as above.
-    """
+    """Refuse methods that have no run, and methods no two of which stand in one group: says what keeps them apart."""
     known = {record.method for record in records}
     for name in methods:
         if name not in known:

@@ -170,14 +170,15 @@ def _row(method: str, variant: str, records: Sequence[RunRecord]) -> tuple[Row, 
         seeds=tuple(run.seed for run in shown),
         deterministic=deterministic,
         test_selected=any(run.test_selected for run in shown),
-        values={column: _stat(found) for column, found in cells.items()},
+        values={column: stat_of(found) for column, found in cells.items()},
         cost={name: spread_of(values) for name, values in costs.items()},
         records=tuple(shown),
     )
     return row, len(records) - len(runs)
 
 
-def _stat(cells: Sequence[Cell]) -> Stat:
+def stat_of(cells: Sequence[Cell]) -> Stat:
+    """Of one cell over seeds; a single run's keeps its interval over images."""
     if len(cells) == 1:
         return Stat(cells[0].value, 1, low=cells[0].low, high=cells[0].high)
     return spread_of([cell.value for cell in cells])

@@ -1,11 +1,11 @@
 """Figures for papers and pages, from records and stored outcomes alone: no image, no weights, no second evaluation.
 
 Each function returns a matplotlib `Figure`, or None where the runs do not hold what it shows; `save` writes it as PNG, PDF
-or SVG; `narrow` draws panels below each other, for a phone. A method keeps its colour and mark in all figures that share a `Style`. Colours: Okabe and Ito (2008), told apart
-by colour-blind eyes; cividis in heat maps; marks and dashes tell the same without colour.
+or SVG; `narrow` draws panels below each other, for a phone. A method keeps its colour and mark in all figures that share a
+`Style`. Colours: Okabe and Ito (2008), told apart by colour-blind eyes; cividis in heat maps; marks and dashes tell the same
+without colour.
 
-    from wsolbench.leaderboard import plots
-    from wsolbench.leaderboard import find_records, summarise
+    from wsolbench.leaderboard import find_records, plots, summarise
     runs = find_records(Path("results"))
     plots.save(plots.throughput(summarise(runs.values())), Path("throughput.pdf"))
 """

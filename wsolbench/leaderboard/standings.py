@@ -90,9 +90,8 @@ class Row:
     reference: bool = False  # repeated from the group "any backbone"; never carries a mark
     best: frozenset[Column] = frozenset()
     second: frozenset[Column] = frozenset()
-    tied: frozenset[Column] = (
-        frozenset()
-    )  # tested, and not told from a best one: see `wsolbench.leaderboard.comparison`
+    tied: frozenset[Column] = frozenset()
+    """Tested, and not told from a best one: see `wsolbench.leaderboard.comparison`."""
 
     @property
     def label(self) -> str:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from wsolbench.errors import UsageError, WsolbenchError, unknown
+from wsolbench.leaderboard.formats import show, write
 from wsolbench.leaderboard.groups import summarise
 from wsolbench.leaderboard.records import find_records
 from wsolbench.leaderboard.reported import contradictions, read_reported
@@ -147,15 +148,9 @@ def _compared(selected: list[RunRecord], runs: Mapping[Path, RunRecord], view: V
 
 def render(records: Iterable[RunRecord], format: str = "table", console: Console | None = None) -> str | None:
     """Show records as "table" (printed; returns None) or as the text of another of `wsolbench.leaderboard.formats.FORMATS`."""
-    from wsolbench.leaderboard.formats import show
-    from wsolbench.leaderboard.tables.board import document
-
     return show(document(summarise(records)), format, console)
 
 
 def write_results(records: Iterable[RunRecord], folder: Path, command: str) -> list[Path]:
     """Write `leaderboard.md` and `leaderboard.csv` into `folder`, atomically, with the `command` that made the runs."""
-    from wsolbench.leaderboard.formats import write
-    from wsolbench.leaderboard.tables.board import document
-
     return write(document(summarise(records)), folder, command)

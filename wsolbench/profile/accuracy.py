@@ -49,26 +49,26 @@ def draw(lines: Sequence[Measurement], results: Path | None, dataset: str | None
 
 def scores(results: Path, dataset: str) -> list[Score]:
     """GT-known@val of trained runs below a folder, or of the leaderboard.csv that lies in it where there are no runs."""
-    if not results.is_dir():
-        return []
-    if (results / "runs").is_dir():
-        from wsolbench.leaderboard.groups import summarise
-        from wsolbench.leaderboard.records import find_records
+    found = _of_runs(results, dataset) if (results / "runs").is_dir() else []
+    table = results / "leaderboard.csv"
+    return found or (_of_table(table, dataset) if table.is_file() else [])
 
-        groups = summarise(find_records(results).values())
-        found = [
-            Score(row.label, row.method, row.backbone, stat.mean)
-            for group in groups
-            if group.dataset == dataset and group.protocol == PROTOCOL
-            for row in group.own_rows
-            for column, stat in row.values.items()
-            if column.title == COLUMN
-        ]
-        if found:
-            return found
-    path = results / "leaderboard.csv"
-    if not path.is_file():
-        return []
+
+def _of_runs(results: Path, dataset: str) -> list[Score]:
+    from wsolbench.leaderboard.groups import summarise
+    from wsolbench.leaderboard.records import find_records
+
+    return [
+        Score(row.label, row.method, row.backbone, stat.mean)
+        for group in summarise(find_records(results).values())
+        if group.dataset == dataset and group.protocol == PROTOCOL
+        for row in group.own_rows
+        for column, stat in row.values.items()
+        if column.title == COLUMN
+    ]
+
+
+def _of_table(path: Path, dataset: str) -> list[Score]:
     with path.open(encoding="utf-8", newline="") as file:
         rows = list(csv.DictReader(file))
     try:

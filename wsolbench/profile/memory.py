@@ -3,9 +3,8 @@
 CUDA: `max_memory_allocated` with no other network on the device: weights, optimizer state, activations and images, without
 the context and without what the caching allocator keeps in reserve. CPU: peak resident memory of a process of its own,
 which includes the interpreter and its libraries. Beside either stands the floor: the same figure once the network was built
-and before its first call. In one shared process the peak would be that of
-the hungriest call before. A child is forked from a process that has imported torch but computed nothing with it, since
-threads that have once run do not survive a fork.
+and before its first call. In one shared process the peak would be that of the hungriest call before. A child is forked from a
+process that has imported torch but computed nothing with it, since threads that have once run do not survive a fork.
 """
 
 from __future__ import annotations

@@ -130,12 +130,10 @@ def captions(lines: Sequence[Measurement], facts: Mapping[str, Any], missing: Se
         "boxes": "boxes is one map to the boxes of all thresholds, on one thread of the CPU",
         "train": "train is forward, backward and AdamW",
     }
-    told = [
-        f"{facts['device_name']} ({facts['device']}, {facts['threads']} thread{'s' * (facts['threads'] != 1)}), torch {facts['torch']}, random images and "
-        "weights. Times are of a whole batch; "
-        + "; ".join(text for work, text in meaning.items() if work in works)
-        + "."
-    ]
+    threads = f"{facts['threads']} thread{'s' * (facts['threads'] != 1)}"
+    meanings = "; ".join(text for work, text in meaning.items() if work in works)
+    where = f"{facts['device_name']} ({facts['device']}, {threads}), torch {facts['torch']}"
+    told = [f"{where}, random images and weights. Times are of a whole batch; {meanings}."]
     if any(line.median_ms is not None and not line.settled for line in lines):
         told.append(f"~ the time ran out before the median was known to {PRECISION:.0%}.")
     if any(line.flops_per_image is not None for line in lines):

@@ -16,7 +16,7 @@ from matplotlib.figure import Figure
 from wsolbench.errors import WsolbenchError
 from wsolbench.evaluation.levels import load_levels
 from wsolbench.leaderboard import plots
-from wsolbench.leaderboard.comparison import key_of
+from wsolbench.leaderboard.comparison import key_of, split_of
 from wsolbench.leaderboard.standings import Group
 from wsolbench.record import RunRecord
 
@@ -93,7 +93,7 @@ def _titled(group: Group, what: str) -> str:
 def _reader(runs: Mapping[Path, RunRecord]) -> Callable[[RunRecord], plots.Curves | None]:
     """Read each run's outcomes once: rows without a backbone stand in several tables."""
     where = {key_of(record): path for path, record in runs.items()}
-    splits = {key: str(record.config.get("split") or "test") for key, record in zip(where, runs.values(), strict=True)}
+    splits = {key: split_of(record) for key, record in zip(where, runs.values(), strict=True)}
 
     @cache
     def read(key: tuple[str, str]) -> plots.Curves | None:

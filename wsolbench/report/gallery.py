@@ -1,4 +1,4 @@
-"""What became of every image under every method: the index that is searched, and the few images that are shown."""
+"""A gallery as data: what became of every image under every method, which is searched, and of the few that are shown."""
 # n images, E entries (methods as compared), H W evaluation frame
 
 from __future__ import annotations
@@ -24,6 +24,16 @@ SAMPLE = "Sample"  # instead, where no image has an IoU
 MOST_TILES = 1500  # maps in a page: beyond it, fewer images are shown of each kind
 
 Bytes = npt.NDArray[np.uint8]
+
+
+@dataclass(frozen=True)
+class Options:
+    """What of the runs is shown. `images` counts pictures of each kind (best, worst, median, most disagreeing)."""
+
+    images: int = 6
+    ids: tuple[str, ...] = ()  # images that get a picture besides
+    maps: bool = True  # compute them; else the gallery shows boxes alone
+    command: str = ""
 
 
 @dataclass(frozen=True)
@@ -127,22 +137,13 @@ class Gallery:
         }
 
 
-def _packed(values: npt.NDArray[Any], kind: type) -> str:
-    return base64.b64encode(values.astype(np.dtype(kind).newbyteorder("<")).tobytes()).decode()
-
-
 def over_entries(entries: Sequence[Entry], statistic: Any) -> npt.NDArray[np.float64]:
+    """A statistic, such as `np.nanmean`, of the IoUs that the entries have of each image [n], in percent; NaN where none has."""
     iou_En = np.stack([np.where(entry.iou_n == NONE, np.nan, entry.iou_n) for entry in entries])
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", RuntimeWarning)  # an image without any value stays NaN
         return np.asarray(statistic(iou_En, axis=0), np.float64)
 
 
-@dataclass(frozen=True)
-class Options:
-    """What of the runs is shown. `images` counts pictures of each kind (best, worst, median, most disagreeing)."""
-
-    images: int = 6
-    ids: tuple[str, ...] = ()  # images that get a picture besides
-    maps: bool = True  # compute them; else the gallery shows boxes alone
-    command: str = ""
+def _packed(values: npt.NDArray[Any], kind: type) -> str:
+    return base64.b64encode(values.astype(np.dtype(kind).newbyteorder("<")).tobytes()).decode()

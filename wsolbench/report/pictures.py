@@ -15,8 +15,9 @@ import numpy.typing as npt
 
 from wsolbench.data.pictures import coloured, pixels
 from wsolbench.errors import MachineError, WsolbenchError, reason
+from wsolbench.leaderboard.comparison import split_of
 from wsolbench.record import RunRecord
-from wsolbench.report.gallery import Entry, Gallery, Pictures
+from wsolbench.report.gallery import Bytes, Entry, Gallery, Pictures
 from wsolbench.system.files import atomically
 from wsolbench.system.hashing import digest
 from wsolbench.system.progress import Reporter
@@ -24,8 +25,6 @@ from wsolbench.system.progress import Reporter
 if TYPE_CHECKING:
     from wsolbench.data.split import Split
     from wsolbench.evaluation.frame import Frame
-
-Bytes = npt.NDArray[np.uint8]
 
 IMAGE_SIDE = 256  # pixels of the longer side of a picture
 MAP_SIDE = 96  # of a map, which is smooth: the browser enlarges it
@@ -163,11 +162,10 @@ def peak_threshold(entry: Entry) -> float:
     """The threshold at which the pixels of the whole split have their peak IoU: a test oracle, as the value is."""
     from wsolbench.evaluation.levels import load_levels
 
-    split = str(entry.record.config.get("split") or "test")
-    pixels = load_levels(entry.directory / "levels.npz")[split].pxap()
-    if pixels is None:
+    found = load_levels(entry.directory / "levels.npz")[split_of(entry.record)].pxap()
+    if found is None:
         raise WsolbenchError("its outcomes (levels.npz) hold no pixels of masks")
-    return pixels["piou_threshold"]
+    return found["piou_threshold"]
 
 
 # --- as text in a page -------------------------------------------------------------------------------------------------

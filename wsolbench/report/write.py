@@ -9,7 +9,10 @@ from wsolbench.errors import UsageError, WsolbenchError
 from wsolbench.leaderboard.groups import summarise
 from wsolbench.leaderboard.records import find_records
 from wsolbench.record import RunRecord
+from wsolbench.report.collect import galleries
 from wsolbench.report.gallery import Options
+from wsolbench.report.page import render
+from wsolbench.system.files import write_text
 from wsolbench.system.progress import Reporter
 
 
@@ -22,10 +25,6 @@ def write_report(
         UsageError: a folder does not exist, or an image was asked for that no run has seen.
         WsolbenchError: there is no finished run, or the page cannot be written.
     """
-    from wsolbench.report.collect import galleries
-    from wsolbench.report.page import render
-    from wsolbench.system.files import write_text
-
     options, reporter = options or Options(), reporter or Reporter()
     found = read_runs(runs)
     groups = summarise(found.values())

@@ -6,6 +6,8 @@ import importlib.metadata
 import platform
 import subprocess
 import sys
+from collections.abc import Iterable
+from contextlib import suppress
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -26,6 +28,8 @@ PACKAGES = (
     "torchmetrics",
     "scikit-image",
 )
+"""What the numbers of a run depend on: networks, and what reads images and weights. `wsolbench profile` has a list of its own,
+of what durations depend on. Either stands in files that exist, so neither is the other's."""
 
 
 @lru_cache(maxsize=1)
@@ -44,17 +48,20 @@ def source_commit() -> tuple[str | None, bool | None]:
         return None, None
 
 
+def versions_of(packages: Iterable[str]) -> dict[str, str]:
+    """Of Python, then of those packages that are installed."""
+    versions = {"python": platform.python_version()}
+    for package in packages:
+        with suppress(importlib.metadata.PackageNotFoundError):
+            versions[package] = importlib.metadata.version(package)
+    return versions
+
+
 def environment(device: torch.device) -> dict[str, Any]:
     """What the numbers may depend on besides the configuration: versions, device, threads, commit."""
-    versions = {"python": platform.python_version()}
-    for package in PACKAGES:
-        try:
-            versions[package] = importlib.metadata.version(package)
-        except importlib.metadata.PackageNotFoundError:
-            continue
     commit, dirty = source_commit()
     return {
-        "versions": versions,
+        "versions": versions_of(PACKAGES),
         "platform": f"{sys.platform} {platform.machine()}",
         "device": f"cuda ({torch.cuda.get_device_name(device)})" if device.type == "cuda" else device.type,
         "threads": torch.get_num_threads(),

@@ -12,20 +12,16 @@ from wsolbench.leaderboard.tables.sheets import Document
 if TYPE_CHECKING:
     from rich.console import Console
 
-FORMATS = ("csv", "html", "latex", "markdown", "table")
+TEXTS = ("csv", "html", "latex", "markdown")
+FORMATS = (*TEXTS, "table")  # the last one is printed, by `terminal.print_document`
 
 
-def show(document: Document, format: str = "table", console: Console | None = None) -> str | None:
-    """Show a document as "table" (printed; returns None) or as the text of another of `FORMATS` (returned).
+def text(document: Document, format: str) -> str:
+    """A document as the text of one of `TEXTS`.
 
     Raises:
         UsageError: there is no such format.
     """
-    if format == "table":
-        from wsolbench.leaderboard.formats.terminal import print_document
-
-        print_document(document, console)
-        return None
     if format == "markdown":
         from wsolbench.leaderboard.formats.markdown import to_markdown
 
@@ -45,6 +41,16 @@ def show(document: Document, format: str = "table", console: Console | None = No
     raise unknown("format", format, FORMATS)
 
 
+def show(document: Document, format: str = "table", console: Console | None = None) -> str | None:
+    """What `format` asks for: "table" is printed and None returned, the `text` of any other is returned and not printed."""
+    if format != "table":
+        return text(document, format)
+    from wsolbench.leaderboard.formats.terminal import print_document
+
+    print_document(document, console)
+    return None
+
+
 def write(document: Document, folder: Path, command: str) -> list[Path]:
     """Write a document, with the `command` that made it, as .md and .csv named by its title (`leaderboard.md`).
 
@@ -60,7 +66,7 @@ def write(document: Document, folder: Path, command: str) -> list[Path]:
         folder.mkdir(parents=True, exist_ok=True)
         for suffix, format in (("md", "markdown"), ("csv", "csv")):
             path = folder / f"{name}.{suffix}"
-            write_text(path, show(document, format) or "")
+            write_text(path, text(document, format))
             written.append(path)
     except OSError as error:
         raise WsolbenchError(f"the {name} could not be written to '{folder}': {error.strerror}") from error

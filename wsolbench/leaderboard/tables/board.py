@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from functools import partial
 from typing import Any, Literal, TypeAlias
 
@@ -128,48 +128,69 @@ def legend(
     """
     rows = [row for group in groups for row in group.rows]
     columns = [column for group in groups for column in group.columns if column.metric not in signs.dropped]
+    leads = [str(head_of(column)) for group in groups if (column := leading(group.columns))]
+    orders = dict.fromkeys([order] if order else leads)
+    return [
+        "Percent; - means no value.",
+        *_of_spreads(rows, spread),
+        *_of_choices(rows, columns),
+        *_of_marks(rows, signs, tested),
+        *_of_kinds_of_rows(rows),
+        *_of_quantities(rows if costs else (), columns),
+        *([f"Rows are ordered by {' or '.join(orders)}."] if orders else []),
+    ]
+
+
+def _of_spreads(rows: Sequence[Row], spread: Spread) -> Iterator[str]:
+    """What stands beside a value."""
     stats = [stat for row in rows for stat in row.values.values()]
-    orders = dict.fromkeys(
-        [order] if order else [str(head_of(column)) for group in groups if (column := leading(group.columns))]
-    )
-    lines = ["Percent; - means no value."]
     if any(stat.std is not None for stat in stats):
         told = {"std": "the sample standard deviation over seeds", "t": "half of the 95 % t-interval over seeds"}
-        lines.append(f"± is {told[spread]}.")
+        yield f"± is {told[spread]}."
     if any(stat.low is not None for stat in stats):
-        lines.append("[low, high] is the 95 % bootstrap interval over the test images of a single run.")
+        yield "[low, high] is the 95 % bootstrap interval over the test images of a single run."
+
+
+def _of_choices(rows: Sequence[Row], columns: Sequence[Column]) -> Iterator[str]:
+    """Who chose thresholds and checkpoints, and by whose rules a column was scored."""
     if any(column.title.endswith("@val") for column in columns):
-        lines.append("@val: the boxes of val chose the threshold, test was only scored.")
+        yield "@val: the boxes of val chose the threshold, test was only scored."
     if any(column.oracle for column in columns):
-        lines.append("† test boxes or masks choose the threshold: an upper bound, never to be compared with @val.")
+        yield "† test boxes or masks choose the threshold: an upper bound, never to be compared with @val."
     conventions = dict.fromkeys(column.convention for column in columns if column.foreign)
     if conventions:
-        lines.append(
-            f"[{'], ['.join(conventions)}]: scored by that paper's own rules; compare inside such a column only."
-        )
+        yield f"[{'], ['.join(conventions)}]: scored by that paper's own rules; compare inside such a column only."
     if any(row.test_selected for row in rows):
-        lines.append("‡ the checkpoint or the hyper-parameters saw test boxes.")
+        yield "‡ the checkpoint or the hyper-parameters saw test boxes."
+
+
+def _of_marks(rows: Sequence[Row], signs: Signs, tested: bool) -> Iterator[str]:
+    """What a marked value is."""
     if any(row.best for row in rows):
         proof = "" if tested else "; no test of significance"
-        lines.append(f"{signs.best} highest mean of its column within its table{proof}.")
+        yield f"{signs.best} highest mean of its column within its table{proof}."
     if signs.second and any(row.second for row in rows):
-        lines.append(f"{signs.second} second highest.")
+        yield f"{signs.second} second highest."
     if any(row.tied for row in rows):
-        lines.append(f"{signs.tied} not told from the best one at the 5 % level (see the comparisons).")
+        yield f"{signs.tied} not told from the best one at the 5 % level (see the comparisons)."
+
+
+def _of_kinds_of_rows(rows: Sequence[Row]) -> Iterator[str]:
     if any(row.deterministic for row in rows):
-        lines.append("fixed: one run; nothing is trained, so no seed moves the result.")
+        yield "fixed: one run; nothing is trained, so no seed moves the result."
     if any(row.reference for row in rows):
-        lines.append(f'(ref): uses no backbone; repeated from "{ANY_BACKBONE}", never marked.')
+        yield f'(ref): uses no backbone; repeated from "{ANY_BACKBONE}", never marked.'
+
+
+def _of_quantities(rows: Sequence[Row], columns: Sequence[Column]) -> Iterator[str]:
+    """What a column measures where its title does not say it; `rows`: whose costs are shown."""
     if any(column.metric in DESCRIPTIONS for column in columns):
-        lines.append(
+        yield (
             "BoxAcc plateau: share of all thresholds that are next to the best one and within 1 point of MaxBoxAcc; "
             "BoxAcc area: mean box accuracy over all thresholds; neither is marked."
         )
-    if costs and any("eval_images_per_second" in row.cost for row in rows):
-        lines.append("images/s: during evaluation.")
-    if orders:
-        lines.append(f"Rows are ordered by {' or '.join(orders)}.")
-    return lines
+    if any("eval_images_per_second" in row.cost for row in rows):
+        yield "images/s: during evaluation."
 
 
 def document(groups: Sequence[Group], spread: Spread = "std", order: str | None = None) -> Document:

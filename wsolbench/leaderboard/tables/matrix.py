@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import statistics
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from wsolbench.config.selectors import names_by_supervision, parse_checkpoint, parse_threshold
-from wsolbench.leaderboard.groups import summarise
+from wsolbench.leaderboard.groups import stat_of, summarise
 from wsolbench.leaderboard.standings import Group, Row, Stat
 from wsolbench.leaderboard.tables.board import Spread, field_of
 from wsolbench.leaderboard.tables.protocol_steps import falls_sheet
@@ -111,14 +110,7 @@ def _stats(row: Row) -> dict[Key, Stat]:
     for record in row.records:
         for cell in record.matrix:
             cells.setdefault((str(cell.checkpoint_by), str(cell.threshold_by), cell.metric), []).append(cell)
-    return {key: _stat(found) for key, found in cells.items()}
-
-
-def _stat(cells: Sequence[Cell]) -> Stat:
-    values = [cell.value for cell in cells]
-    if len(values) == 1:
-        return Stat(values[0], 1, None, cells[0].low, cells[0].high)
-    return Stat(statistics.fmean(values), len(values), statistics.stdev(values))
+    return {key: stat_of(found) for key, found in cells.items()}
 
 
 def short(selector: str) -> str:
