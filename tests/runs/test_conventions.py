@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import staged_fakes  # noqa: F401 (registers methods)
 import torch
 from engine_fakes import SIDE, FakeData, FakeSplit, fake_config
 
@@ -57,8 +58,9 @@ register_dataset("fake-cropping")(Cropping)
 
 
 def config(
-    out: Path, convention: str, dataset: str = "fake-data", method: str = "shared-b", **options: Any
+    out: Path, convention: str, dataset: str = "fake-data", method: str = "sharp-b", **options: Any
 ) -> RunConfig:
+    """A run of a method whose maps are the same in batches of any size, so one pass over all images must find them again."""
     made = fake_config(out, method)
     return replace(
         made,
