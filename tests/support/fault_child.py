@@ -30,8 +30,9 @@ from engine_fakes import fake_config
 from run_files import temporary_files
 
 import wsolbench.launch
-import wsolbench.runs.engine
+import wsolbench.method.numerics
 import wsolbench.runs.trained
+import wsolbench.runs.verdict
 import wsolbench.training.state
 from wsolbench.config.schema import RunConfig, SearchConfig
 from wsolbench.evaluation.scoring import prepare_scoring
@@ -115,8 +116,8 @@ def watch(fault: Fault) -> None:
         lambda _, name, *__: "selection" if name == "val" else "evaluation", Evaluator.__call__, "selection"
     )
     Evaluator.__call__ = of_split  # type: ignore[method-assign]
-    write = during(lambda *_: "writing", wsolbench.runs.engine.save_levels, "writing")  # and all that follows
-    wsolbench.runs.engine.save_levels = write  # type: ignore[attr-defined]
+    write = during(lambda *_: "writing", wsolbench.runs.verdict.save_levels, "writing")  # and all that follows
+    wsolbench.runs.verdict.save_levels = write  # type: ignore[attr-defined]
     here.run_job = during(lambda *_: "opening", here.run_job, "opening")  # type: ignore[attr-defined]
 
 
