@@ -125,6 +125,19 @@ def test_finding_a_nested_plugin_does_not_run_its_parent(plugins: Path, monkeypa
     assert Registry("method", "plug").names() == ["nested"]
 
 
+def test_a_plugin_with_helpers_is_found_at_any_depth_and_the_helpers_offer_nothing(plugins: Path) -> None:
+    helper = "def register_method_of(name): ...\n\n\nclass Reader:\n    'No plug-in: it has no decorator.'\n"
+    deep = {"plug/deep/__init__.py": "", "plug/deep/method.py": source("deep"), "plug/deep/parts/helper.py": helper}
+    write(plugins, {"plug/flat.py": source("flat"), "plug/helper.py": helper, **deep})
+    made = Registry("method", "plug")
+    assert {name: entry.module for name, entry in made.entries().items()} == {
+        "flat": "plug.flat",
+        "deep": "plug.deep.method",
+    }
+    assert not [name for name in sys.modules if name.split(".")[0] == "plug"]
+    assert made.get("deep").__module__ == "plug.deep.method"
+
+
 def test_a_prefix_answers_for_what_follows_it(plugins: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     body = '@classmethod\n    def adapt(cls, rest):\n        return type(rest, (cls,), {"rest": rest})'
     write(plugins, {"plug/prefixed.py": source("pkg:", body=body)})

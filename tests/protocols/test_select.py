@@ -3,12 +3,22 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
 
 import wsolbench.protocols.select
-from wsolbench.config.selectors import Selector, Settings, parse_checkpoint, parse_threshold
+from wsolbench.config.selectors import (
+    KINDS,
+    LAST,
+    Kind,
+    Selector,
+    Settings,
+    kinds_of,
+    parse_checkpoint,
+    parse_threshold,
+)
 from wsolbench.data.annotations import AnnotationReader
 from wsolbench.errors import UsageError
 from wsolbench.evaluation.levels import Levels
@@ -176,6 +186,37 @@ def test_a_choice_by_pseudo_boxes_is_made_without_boxes() -> None:
 def test_what_is_no_selector_is_named(parse, text: str, message: str) -> None:
     with pytest.raises(UsageError, match=message):
         parse(text)
+
+
+def test_the_table_of_selectors_and_the_functions_that_choose_belong_together() -> None:
+    """A row of the table says what a function does; one without the other would be asked for and not found."""
+    assert {kind.name for kind in kinds_of("checkpoint")} == {LAST, *CHECKPOINTS}
+    assert {kind.name for kind in kinds_of("threshold")} == {*THRESHOLDS}
+    for kind in KINDS:
+        text = f"{kind.name}:0.2" if kind.argument == "threshold" else kind.name
+        for choice, parse in (("checkpoint", parse_checkpoint), ("threshold", parse_threshold)):
+            if choice in kind.chooses:
+                assert parse(text).kind is kind
+            else:
+                with pytest.raises(UsageError, match="unknown"):
+                    parse(text)
+
+
+@pytest.mark.parametrize("kind", KINDS, ids=lambda kind: kind.name)
+def test_a_selector_looks_at_what_its_row_says(kind: Kind) -> None:
+    noted: list[tuple[str, str]] = []
+
+    class Noting(AnnotationReader):
+        def choose_on(self, name: str, levels: Any, purpose: str, kind: str = "boxes") -> bool:
+            noted.append((name, kind))
+            return super().choose_on(name, levels, purpose, kind)
+
+    look = Look(Noting(), ALL.__getitem__, "test")
+    for functions in (CHECKPOINTS, THRESHOLDS):
+        if kind.name in functions:
+            functions[kind.name](look, Settings(0.01, (0.2,) if kind.argument == "threshold" else ()))
+    annotations = {("val", "boxes"): "val", ("test", "boxes"): "test", ("val", "pseudo-boxes"): "val-pseudo"}
+    assert {annotations[each] for each in noted if each in annotations} == ({kind.looks_at} - {None})
 
 
 def test_the_module_needs_no_torch() -> None:

@@ -9,10 +9,11 @@ import torch
 
 from wsolbench.errors import WsolbenchError
 from wsolbench.method.numerics import Numerics
+from wsolbench.options import Named
 from wsolbench.profile.device import synchroniser, unsupported
 from wsolbench.profile.energy import Meter, joules_per_call
 from wsolbench.profile.memory import CPU_PEAK, CUDA_PEAK, PeakServer, Setting, cuda_peak
-from wsolbench.profile.networks import Networks, is_convolutional, options_of
+from wsolbench.profile.networks import Networks, is_convolutional
 from wsolbench.profile.rows import Measurement, timed, under, with_flops
 from wsolbench.profile.timing import Subject, status_of, time_in_turns
 from wsolbench.profile.work import (
@@ -221,8 +222,7 @@ class Bench:
             return
         setting = Setting(
             type(self.methods[entrant.at]).__module__,
-            config.method["name"],
-            options_of(config),
+            *Named.of(config.method),
             config.backbone,
             config.train,
             line.work,

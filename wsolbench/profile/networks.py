@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Sequence
-from typing import Any
 
 import torch
 from torch import nn
@@ -13,6 +12,7 @@ from wsolbench.config.schema import RunConfig
 from wsolbench.errors import WsolbenchError
 from wsolbench.method.base import Method, create_method
 from wsolbench.method.numerics import Numerics
+from wsolbench.options import Named
 from wsolbench.profile.timing import status_of
 from wsolbench.profile.work import (
     FORWARD,
@@ -111,9 +111,9 @@ class Networks:
             method.to(self.device)
 
     def _build(self, config: RunConfig) -> Method:
-        name = config.method["name"]
+        name, options = Named.of(config.method)
         try:
-            method = create_method(name, num_classes=self.num_classes, backbone=config.backbone, **options_of(config))
+            method = create_method(name, num_classes=self.num_classes, backbone=config.backbone, **options)
             return method.to(self.device)
         except WsolbenchError:
             raise
@@ -122,11 +122,6 @@ class Networks:
             raise WsolbenchError(
                 f"method '{name}' could not be built on backbone '{config.backbone}': {reason}"
             ) from error
-
-
-def options_of(config: RunConfig) -> dict[str, Any]:
-    """The method's own options."""
-    return {key: value for key, value in config.method.items() if key != "name"}
 
 
 def is_convolutional(backbone: str | None) -> bool:

@@ -16,6 +16,7 @@ import numpy.typing as npt
 from wsolbench.data.pictures import coloured, pixels
 from wsolbench.errors import MachineError, WsolbenchError, reason
 from wsolbench.leaderboard.comparison import split_of
+from wsolbench.options import Named
 from wsolbench.record import RunRecord
 from wsolbench.report.gallery import Bytes, Entry, Gallery, Pictures
 from wsolbench.system.files import atomically
@@ -44,8 +45,8 @@ class Illustrator:
         from wsolbench.data.dataset import create_dataset
         from wsolbench.evaluation.frame import Frame
 
-        options = {key: value for key, value in record.config["dataset"].items() if key != "name"}
-        dataset = create_dataset(record.dataset, root=record.config.get("root"), **options)
+        name, options = Named.of(record.config["dataset"])
+        dataset = create_dataset(name, root=record.config.get("root"), **options)
         info, seen = dataset.info, record.provenance.get("data_revision")
         if seen is not None and info.revision != seen:
             raise WsolbenchError(f"the data set at hand is revision {info.revision}, the runs saw {seen}")
