@@ -134,7 +134,7 @@ def test_what_goes_wrong_with_a_tracker_does_not_end_the_run(
 
 
 def test_other_processes_than_the_first_tell_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("wsolbench.distributed.group.is_first", lambda: False)
+    monkeypatch.setattr("wsolbench.distributed.is_first", lambda: False)
     run(fake_config(tmp_path, track="tensorboard"))
     assert not list(tmp_path.rglob("track"))
 

@@ -25,6 +25,7 @@ from engine_fakes import Preempted, Tiny, fake_config
 from torch import Tensor
 
 import wsolbench
+import wsolbench.distributed.agreeing
 import wsolbench.training.state
 from wsolbench import distributed
 from wsolbench.boxes.onepass import compile_now
@@ -185,7 +186,7 @@ def child(case: dict[str, Any], rank: int) -> int:
     for number, name in ((1, "out"), (2, "err")):
         handle = os.open(f"{case['folder']}/{rank}.{name}", os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
         os.dup2(handle, number)
-    distributed.PATIENCE = timedelta(seconds=5)
+    distributed.agreeing.PATIENCE = timedelta(seconds=5)
     if case.get("eager"):
         wsolbench.training.state.SAVE_SECONDS, wsolbench.training.state.SAVE_SHARE = 0.0, math.inf
     return ACTS[case["act"]](*case["arguments"])
