@@ -20,7 +20,7 @@ run: $(STAMP)
 	$(BIN)/wsolbench run --methods $(METHODS) --dataset badges
 
 test: $(STAMP) browser
-	$(ONE_THREAD) $(BIN)/python -m pytest -n $(WORKERS)
+	$(ONE_THREAD) $(BIN)/python -m pytest -n $(WORKERS) --dist worksteal
 
 check: lint types test
 
@@ -55,7 +55,7 @@ OLDEST := .venv-oldest
 OLDEST_STAMP := $(OLDEST)/.made-$(HASH)
 
 test-oldest: $(OLDEST_STAMP)
-	$(ONE_THREAD) $(OLDEST)/bin/python -m pytest -n $(WORKERS)
+	$(ONE_THREAD) $(OLDEST)/bin/python -m pytest -n $(WORKERS) --dist worksteal
 
 $(OLDEST_STAMP): tests/oldest.txt
 	$(PYTHON) -m venv $(OLDEST)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import shutil
 import time
@@ -171,11 +172,14 @@ def test_run_ends_with_the_command_of_its_page(
     ]
 
 
-@pytest.mark.slow  # 30 runs of 50,000 images
-def test_thirty_runs_of_fifty_thousand_images(tmp_path: Path) -> None:
+IMAGES = int(os.environ.get("WSOLBENCH_REPORT_IMAGES", 10_000))  # 50,000 are ImageNet's, for docs/report.md
+
+
+def test_thirty_runs_of_many_images_are_one_small_page(tmp_path: Path) -> None:
+    """`WSOLBENCH_REPORT_IMAGES=50000 pytest -s ... -k thirty_runs` prints seconds and megabytes."""
     for at in range(10):
         more = {"config": True, "training": "none", "backbone": "-"} if at == 0 else {}
-        folder = write_case(tmp_path / "results", f"m{at}" if at else "corner", 0.1 + 0.07 * at, images=50_000, **more)
+        folder = write_case(tmp_path / "results", f"m{at}" if at else "corner", 0.1 + 0.07 * at, images=IMAGES, **more)
         for seed in (1, 2):
             other = folder.with_name(f"s{seed}")
             shutil.copytree(folder, other)
@@ -185,5 +189,4 @@ def test_thirty_runs_of_fifty_thousand_images(tmp_path: Path) -> None:
     page = write_report([tmp_path / "results"], tmp_path / "report.html")
     seconds, size = time.perf_counter() - started, page.stat().st_size / 1e6
     print(f"{seconds:.1f} s, {size:.1f} MB")
-    assert size < 15
-    assert seconds < 120  # 30 s on an idle machine; this one may be paused
+    assert size < 3 + 12 * IMAGES / 50_000
