@@ -172,7 +172,7 @@ def test_run_ends_with_the_command_of_its_page(
     ]
 
 
-IMAGES = int(os.environ.get("WSOLBENCH_REPORT_IMAGES", 10_000))  # 50,000 are ImageNet's, for docs/report.md
+IMAGES = int(os.environ.get("WSOLBENCH_REPORT_IMAGES", "10000"))  # 50,000 are ImageNet's, for docs/report.md
 
 
 def test_thirty_runs_of_many_images_are_one_small_page(tmp_path: Path) -> None:
