@@ -81,11 +81,15 @@ def kill_at(name: str, count: int) -> None:
 
 
 class Net(nn.Module):
-    """A classifier with batch norm (a buffer that must be resumed) and dropout (randomness that must be)."""
+    """A classifier with batch norm (a buffer that must be resumed) and dropout (randomness that must be).
+
+    No bias before the norm: its gradient would be 0 but for rounding, which AdamW blows up to steps of the learning rate. They
+    show in evaluation, whose running mean lags behind, so that another processor would come to other maps.
+    """
 
     def __init__(self, num_classes: int) -> None:
         super().__init__()
-        self.conv = nn.Conv2d(3, 8, 3, padding=1, stride=2)
+        self.conv = nn.Conv2d(3, 8, 3, padding=1, stride=2, bias=False)
         self.norm = nn.BatchNorm2d(8)
         self.head = nn.Linear(8, num_classes)
 
