@@ -142,8 +142,8 @@ def test_losses_are_those_of_one_process(ended: dict[str, Ended], method: str, b
     assert one[-1]["loss"] < 0.9 * one[0]["loss"]  # something was learned, so weights were compared too
     for a, b in zip(one, two, strict=True):
         assert a["images"] == b["images"] == 5
-        assert b["losses"] == pytest.approx(a["losses"], abs=1e-5)
-        assert b["loss"] == pytest.approx(a["loss"], abs=1e-5)
+        assert b["losses"] == pytest.approx(a["losses"], rel=0, abs=1e-9)
+        assert b["loss"] == pytest.approx(a["loss"], rel=0, abs=1e-9)
 
 
 def test_shares_may_be_taken_in_parts(ended: dict[str, Ended]) -> None:
@@ -152,7 +152,7 @@ def test_shares_may_be_taken_in_parts(ended: dict[str, Ended]) -> None:
     one, two = (lines(ended[case].left / name) for case in ("losses, one", "losses in parts"))
     assert len(two) == 20
     for a, b in zip(one, two, strict=True):
-        assert b["losses"] == pytest.approx(a["losses"], abs=1e-5)
+        assert b["losses"] == pytest.approx(a["losses"], rel=0, abs=1e-9)
 
 
 def test_gradients_and_batch_statistics_are_those_of_the_whole_batch(ended: dict[str, Ended]) -> None:

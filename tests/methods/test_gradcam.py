@@ -62,23 +62,24 @@ def as_the_package_scales(maps_Bhw: Tensor, size: int = 160) -> np.ndarray[Any, 
     ids=["cnn", "cnn, inner layer", "vit"],
 )
 def test_equals_the_grad_cam_package(name: str, backbone: str, config: dict[str, str]) -> None:
-    method = scrambled(name, backbone, **config)
+    """In float64: scaled to 1, maps with little evidence show how float32 rounds."""
+    method, images_BCHW = scrambled(name, backbone, **config).double(), images().double()
     model: Any = method.classifier
     if backbone == "test_vit":
         layer, reshape = model.blocks[-1].norm1, lambda x: x[:, 1:].transpose(1, 2).reshape(len(x), -1, 10, 10)
     else:
         layer, reshape = model.get_submodule(config.get("target_layer", "layer4")), None
-    maps_Bhw = method.localize(images(), torch.tensor(CLASSES)).maps_Bhw
+    maps_Bhw = method.localize(images_BCHW, torch.tensor(CLASSES)).maps_Bhw
     with PACKAGE[name](model.eval(), [layer], reshape_transform=reshape) as package:
-        expected = package(images(), [ClassifierOutputTarget(c) for c in CLASSES])
+        expected = package(images_BCHW, [ClassifierOutputTarget(c) for c in CLASSES])
     assert (expected.max(axis=(1, 2)) > 0.9).sum() >= 2  # most maps have positive evidence, else there is no test
     np.testing.assert_allclose(as_the_package_scales(maps_Bhw), expected, rtol=0, atol=1e-5)
 
 
 @pytest.fixture(scope="module", params=["resnet50", "deit_small_patch16_224"])
 def full_size(request: pytest.FixtureRequest) -> tuple[str, torch.nn.Module]:
-    """A backbone of the papers with seeded weights."""
-    classifier = scrambled("gradcam", request.param).get_submodule("classifier")
+    """A backbone of the papers with seeded weights, in float64."""
+    classifier = scrambled("gradcam", request.param).double().get_submodule("classifier")
     return request.param, classifier
 
 
@@ -88,7 +89,7 @@ def test_equals_the_grad_cam_package_on_the_backbones_of_the_papers(
 ) -> None:
     """After the package's own normalisation, which is applied to our raw maps: it gives no others."""
     backbone, model = full_size[0], cast(Any, full_size[1])
-    images_BCHW = torch.randn(2, 3, 224, 224, generator=torch.Generator().manual_seed(5))
+    images_BCHW = torch.randn(2, 3, 224, 224, generator=torch.Generator().manual_seed(5)).double()
     monkeypatch.setattr("wsolbench_methods._target_layer.create_backbone", lambda *_, **__: model)  # built once
     method = wsolbench.create_method(name, num_classes=5, backbone=backbone)
     if backbone == "resnet50":

@@ -59,7 +59,8 @@ def call_the_package(name: str, method: Method, targets: Any) -> np.ndarray[Any,
         if name == "AblationCAM":
             extra["ablation_layer"] = pytorch_grad_cam.AblationLayer()
     explainer = getattr(pytorch_grad_cam, name)(model.eval(), [layer], **extra)
-    maps: np.ndarray[Any, Any] = explainer(images(), targets)
+    dtype = next(model.parameters()).dtype
+    maps: np.ndarray[Any, Any] = explainer(images().to(dtype), targets)
     return maps
 
 
@@ -76,15 +77,16 @@ def as_the_package_scales(maps_Bhw: Tensor) -> np.ndarray[Any, Any]:
 @pytest.mark.parametrize(("backbone", "layer"), [("test_resnet", "layer3"), ("badges_vit.s0", None)])
 @pytest.mark.parametrize("name", [name for name in NAMES if name not in APART])
 def test_equals_calling_the_package(name: str, backbone: str, layer: str | None) -> None:
-    method = build(name, backbone, target_layer=layer)
+    """In float64: scaled to 1, maps with little evidence show how float32 rounds."""
+    method, images_BCHW = build(name, backbone, target_layer=layer).double(), images().double()
     targets = [ClassifierOutputTarget(c) for c in CLASSES]
     if (
         name == "ShapleyCAM" and backbone == "badges_vit.s0"
     ):  # the package multiplies the tokens by the channels' weights
         with pytest.raises(WsolbenchError, match="ShapleyCAM of the grad-cam package fails at target_layer 'blocks"):
-            method.localize(images(), torch.tensor(CLASSES))
+            method.localize(images_BCHW, torch.tensor(CLASSES))
         return
-    maps_Bhw = method.localize(images(), torch.tensor(CLASSES)).maps_Bhw
+    maps_Bhw = method.localize(images_BCHW, torch.tensor(CLASSES)).maps_Bhw
     assert maps_Bhw.shape[1:] == ((SIZE, SIZE) if name in MERGED else (8, 8) if "vit" in backbone else (4, 4))
     expected = call_the_package(name, method, targets)
     ours = maps_Bhw.numpy() if name in MERGED else as_the_package_scales(maps_Bhw)

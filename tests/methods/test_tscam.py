@@ -58,18 +58,18 @@ def scrambled(name: str, **config: float | str) -> Method:
 
 
 @pytest.mark.parametrize("labelled", [True, False])
-def test_tscam_equals_the_naive_implementation(batch: Batch, labelled: bool) -> None:
-    method = scrambled("tscam")
+def test_tscam_equals_the_naive_implementation(exact: Batch, labelled: bool) -> None:
+    method = scrambled("tscam").double()
     p = method.state_dict()
-    features, attentions = naive_vit(p, batch.images_BCHW, "vit.")
+    features, attentions = naive_vit(p, exact.images_BCHW, "vit.")
     S = F.conv2d(features, p["head.weight"], p["head.bias"], padding=1)
     logits = S.mean((2, 3))
-    classes = batch.labels_B if labelled else logits.argmax(1)
-    got = method.localize(batch.images_BCHW, batch.labels_B if labelled else None)
-    torch.testing.assert_close(got.logits_BK, logits, rtol=0, atol=1e-5)
+    classes = exact.labels_B if labelled else logits.argmax(1)
+    got = method.localize(exact.images_BCHW, exact.labels_B if labelled else None)
+    torch.testing.assert_close(got.logits_BK, logits.float(), rtol=1e-6, atol=1e-6)
     expected = class_attention(attentions) * S[torch.arange(4), classes]
     assert expected.min() < 0 < expected.max()  # maps stay signed
-    torch.testing.assert_close(got.maps_Bhw, expected, rtol=0, atol=1e-5)
+    torch.testing.assert_close(got.maps_Bhw, expected.float(), rtol=1e-6, atol=1e-6)
 
 
 def test_tscam_loss_and_gradients_equal_the_naive_implementation(batch: Batch) -> None:
@@ -89,14 +89,14 @@ def test_tscam_loss_and_gradients_equal_the_naive_implementation(batch: Batch) -
         assert (parameter.grad - want).norm() <= 1e-4 * want.norm() + 1e-8, name
 
 
-def test_cam_on_a_vit_is_the_class_map_without_attention(batch: Batch) -> None:
-    method = scrambled("cam")
+def test_cam_on_a_vit_is_the_class_map_without_attention(exact: Batch) -> None:
+    method = scrambled("cam").double()
     p = method.state_dict()
-    features, _ = naive_vit(p, batch.images_BCHW, "classifier.vit.")
+    features, _ = naive_vit(p, exact.images_BCHW, "classifier.vit.")
     S = F.conv2d(features, p["classifier.head.weight"], p["classifier.head.bias"], padding=1)
-    got = method.localize(batch.images_BCHW, batch.labels_B)
-    torch.testing.assert_close(got.logits_BK, S.mean((2, 3)), rtol=0, atol=1e-5)
-    torch.testing.assert_close(got.maps_Bhw, S[torch.arange(4), batch.labels_B], rtol=0, atol=1e-5)
+    got = method.localize(exact.images_BCHW, exact.labels_B)
+    torch.testing.assert_close(got.logits_BK, S.mean((2, 3)).float(), rtol=1e-6, atol=1e-6)
+    torch.testing.assert_close(got.maps_Bhw, S[torch.arange(4), exact.labels_B].float(), rtol=1e-6, atol=1e-6)
 
 
 @pytest.mark.parametrize("blocks", ["all", "last"])

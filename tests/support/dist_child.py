@@ -101,14 +101,25 @@ def evaluations(out: str, methods: list[str], changes: dict[str, Any]) -> int:
     return runs(out, methods, changes)
 
 
+def widened(method: torch.nn.Module, inputs: tuple[Batch]) -> tuple[Batch]:
+    """The batch that a method is given, with images in float64."""
+    return (replace(inputs[0], images_BCHW=inputs[0].images_BCHW.double()),)
+
+
 def losses(out: str, methods: list[list[str]], steps: int, batch_size: int, accumulate: int = 1) -> int:
-    """Train real methods on badges for some steps; `train.jsonl` gets a line for each."""
+    """Train real methods on badges for some steps; `train.jsonl` gets a line for each.
+
+    In float64: AdamW makes whole steps of gradients that are next to nothing, and there float32 has another opinion in shares.
+    """
 
     def train() -> int:
         for method, backbone in methods:
             torch.manual_seed(0)
             options = {"drop_path": 0.0} if method in ("sat", "tscam") else {}
-            made = wsolbench.create_method(method, num_classes=10, backbone=backbone, pretrained=True, **options)
+            made = wsolbench.create_method(
+                method, num_classes=10, backbone=backbone, pretrained=True, **options
+            ).double()
+            made.register_forward_pre_hook(widened)
             folder = Path(out) / f"{method}-{backbone}"
             folder.mkdir(parents=True, exist_ok=True)
             fit(

@@ -16,13 +16,16 @@ SHARES = ([0, 1], [2, 3])
 
 
 def sat() -> Method:
-    """SAT with weights far enough from their start for images to have masks of different areas."""
+    """SAT with weights far enough from their start for images to have masks of different areas.
+
+    In float64: the area term is the small difference of two numbers, of which float32 has few digits left.
+    """
     torch.manual_seed(0)
     method = wsolbench.create_method("sat", num_classes=3, backbone="badges_vit.s0", drop_path=0.0, area=0.52)
     with torch.no_grad():
         for parameter in method.parameters():
             parameter.add_(0.1 * torch.randn_like(parameter))
-    return method
+    return method.double()
 
 
 def batch(images: list[int]) -> Batch:
@@ -31,7 +34,7 @@ def batch(images: list[int]) -> Batch:
     everything = (
         torch.randn(4, 3, 64, 64, generator=generator) + torch.tensor([-2.0, -2.0, 2.0, 2.0])[:, None, None, None]
     )
-    return Batch([str(i) for i in images], everything[images], torch.tensor([0, 1, 2, 1])[images])
+    return Batch([str(i) for i in images], everything[images].double(), torch.tensor([0, 1, 2, 1])[images])
 
 
 def main(rank: int, path: str) -> None:
