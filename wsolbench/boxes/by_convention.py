@@ -23,9 +23,6 @@ from wsolbench.types import Annotation
 COMPARE: dict[Comparison, Callable[[Any, Any], Any]] = {">": operator.gt, ">=": operator.ge}
 
 
-# --- raw map -> score map --------------------------------------------------------------------------------------------
-
-
 # --- score map -> box ------------------------------------------------------------------------------------------------
 
 

@@ -30,9 +30,6 @@ from wsolbench.boxes.arrays import (
 )
 from wsolbench.boxes.maps import level_of, quantize
 
-# --- ground truth: original pixels -> evaluation frame ---------------------------------------------------------------
-
-
 # --- score map -> boxes ----------------------------------------------------------------------------------------------
 
 
@@ -123,6 +120,3 @@ def boxes_at_threshold(map_HW: Array, threshold: float, contours: Contours = "si
     boxes = np.array([cv2.boundingRect(contour) for contour in found], np.int64)
     boxes[:, 2:] = np.minimum(boxes[:, :2] + boxes[:, 2:], [q.shape[1] - 1, q.shape[0] - 1])
     return boxes
-
-
-# --- the edge --------------------------------------------------------------------------------------------------------

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from itertools import islice
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import torch
@@ -15,16 +15,12 @@ from torch.utils.data import DataLoader
 from torch.utils.data import Dataset as TorchDataset
 
 from wsolbench.data.ids import images_named
-from wsolbench.data.split import Images
+from wsolbench.data.split import Images, Split
 from wsolbench.data.workers import from_workers
 from wsolbench.errors import WsolbenchError
 from wsolbench.system.hashing import stable_seed
 from wsolbench.system.interrupt import leave_to_parent
 from wsolbench.types import Batch
-
-if TYPE_CHECKING:
-    from wsolbench.data.split import Split
-
 
 Share = tuple[int, int]  # of process number i among n
 ALL: Share = (0, 1)

@@ -1,4 +1,4 @@
-"""Which images a run trains on, chooses by and is scored on: draws, lists that are given back, and what cannot be read.
+"""Lists of the images a run trains on and chooses by: drawing one, writing it, reading one that is given back.
 
 A list is the `subset.json` of a run, or of `wsolbench data draw`, or a text file with one id of the training split a line.
 """
@@ -108,9 +108,6 @@ def _ids(path: Path, name: str, part: Any) -> tuple[str, ...]:
             raise UsageError(f"'{path}': {name}.ids holds {id!r} twice, expected each id once")
         seen.add(id)
     return tuple(ids)
-
-
-# --- what a run uses -------------------------------------------------------------------------------------------------
 
 
 # --- draws -----------------------------------------------------------------------------------------------------------

@@ -1,4 +1,4 @@
-"""The run directory: where it lies, whose it is, files that are whole or absent, and one process at a time."""
+"""The run directory: where it lies, whose it is, one process at a time, and how recorded work is carried out."""
 
 from __future__ import annotations
 
@@ -64,9 +64,6 @@ def training_path(out: str | Path, dataset: str, hash: str) -> Path:
 def trial_path(out: str | Path, dataset: str, hash: str) -> Path:
     """Where a trial of a hyper-parameter search leaves what it tried; its training is a shared one."""
     return Path(out, "runs", slug(dataset), "_trials", hash[:8])
-
-
-# --- files that are whole or absent ----------------------------------------------------------------------------------
 
 
 # --- the directory ---------------------------------------------------------------------------------------------------
@@ -179,9 +176,6 @@ class RunDirectory:
 
 def _commit(environment: dict[str, Any]) -> str:
     return f"{environment.get('commit') or 'unknown'}{' with changes' if environment.get('dirty') else ''}"
-
-
-# --- environment -----------------------------------------------------------------------------------------------------
 
 
 # --- the skeleton of whatever leaves a record -------------------------------------------------------------------------

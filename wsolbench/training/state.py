@@ -16,8 +16,6 @@ from wsolbench.method.checkpoint import write_tensors
 from wsolbench.system.files import atomically
 
 SAVE_SECONDS = 5.0  # least time between two saved states
-
-
 SAVE_SHARE = 0.05  # and saving takes at most this share of the training time
 
 
