@@ -15,9 +15,7 @@ from wsolbench.errors import UsageError, first_line, unknown
 # What a field says of itself, as `field(default=..., metadata=IDLE)`; joined by `|`. A field that says nothing decides.
 IDLE = {"decides": "nothing"}  # a path, a speed: the same numbers whatever its value
 YOUNG = {"decides": "unless default"}  # added when there were runs already: their hashes hold at the default
-STATED = {
-    "decides": "by what follows"
-}  # which images, not who chose them: what follows from it is in the identity itself
+STATED = {"decides": "by what follows"}  # what follows from it (images, not who drew them) is in the identity itself
 
 
 def idle(default: Any, *, least: float | None = None) -> Any:

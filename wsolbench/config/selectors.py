@@ -43,9 +43,8 @@ KINDS = (
     Kind("test-oracle", ("checkpoint", "threshold"), "test", argument="thresholds", supervision=4),
 )
 _BY_NAME = {kind.name: kind for kind in KINDS}
-SELECTOR_OF = {
-    kind.looks_at: kind.name for kind in KINDS if kind.looks_at
-}  # "val" or "test" -> who chooses by its boxes
+# "val" or "test" -> who chooses by its boxes
+SELECTOR_OF = {kind.looks_at: kind.name for kind in KINDS if kind.looks_at}
 
 
 def kinds_of(choice: Choice) -> tuple[Kind, ...]:
