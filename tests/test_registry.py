@@ -125,7 +125,9 @@ def test_finding_a_nested_plugin_does_not_run_its_parent(plugins: Path, monkeypa
     assert Registry("method", "plug").names() == ["nested"]
 
 
-def test_a_plugin_with_helpers_is_found_at_any_depth_and_the_helpers_offer_nothing(plugins: Path) -> None:
+def test_a_plugin_with_helpers_is_found_at_any_depth_and_the_helpers_offer_nothing(
+    plugins: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     helper = "def register_method_of(name): ...\n\n\nclass Reader:\n    'No plug-in: it has no decorator.'\n"
     deep = {"plug/deep/__init__.py": "", "plug/deep/method.py": source("deep"), "plug/deep/parts/helper.py": helper}
     write(plugins, {"plug/flat.py": source("flat"), "plug/helper.py": helper, **deep})
@@ -135,6 +137,7 @@ def test_a_plugin_with_helpers_is_found_at_any_depth_and_the_helpers_offer_nothi
         "deep": "plug.deep.method",
     }
     assert not [name for name in sys.modules if name.split(".")[0] == "plug"]
+    monkeypatch.setattr(registry, "register_method", made.register)
     assert made.get("deep").__module__ == "plug.deep.method"
 
 

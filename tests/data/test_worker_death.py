@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+import gc
+import multiprocessing
 import os
 import signal
 from dataclasses import replace
@@ -15,7 +17,8 @@ from engine_fakes import FakeData, FakeSplit, fake_config
 from run_files import assert_same_files
 
 from wsolbench.config.schema import RunConfig
-from wsolbench.errors import MachineError
+from wsolbench.data.workers import from_workers
+from wsolbench.errors import MachineError, WsolbenchError
 from wsolbench.registry import register_dataset
 from wsolbench.runs.engine import run
 from wsolbench.types import Sample
@@ -73,3 +76,24 @@ def test_a_worker_that_dies_is_one_sentence(
     assert run(config(tmp_path / "died", where)).status == "done"
     assert run(config(tmp_path / "whole", where)).status == "done"
     assert_same_files(tmp_path / "died", tmp_path / "whole")
+
+
+class Refused(torch.utils.data.Dataset[Any]):
+    """Items of which the third is an error."""
+
+    def __getitem__(self, index: int) -> Any:
+        return WsolbenchError("no item") if index == 2 else index
+
+
+@pytest.mark.parametrize("ends", ["error of a worker", "consumer leaves"])
+def test_workers_end_with_the_loop_and_are_not_left_to_the_garbage_collector(ends: str) -> None:
+    loader = torch.utils.data.DataLoader(Refused(), batch_size=None, sampler=range(9), num_workers=1)
+    gc.disable()
+    try:
+        with pytest.raises(WsolbenchError if ends == "error of a worker" else ZeroDivisionError) as caught:
+            for item in from_workers(loader, "train.workers", str):
+                assert ends == "error of a worker" or 1 // item
+        assert multiprocessing.active_children() == []
+        assert caught.value is not None  # its traceback holds the frames of the loop
+    finally:
+        gc.enable()

@@ -30,24 +30,34 @@ def from_workers(loader: Any, option: str, waiting: Callable[[int], str]) -> Ite
     """
     batches = _iterator(loader)
     count = 0
-    while True:
-        try:
-            batch = next(batches)
-        except StopIteration:
-            return
-        except RuntimeError as error:
-            if not str(error).startswith("DataLoader worker (pid"):
-                raise
-            if is_requested():  # all processes were told to stop, and the worker was quicker
-                stop_if_requested()
-            raise MachineError(
-                f"a data-loading process died{_cause(batches)} while {waiting(count)} or what follows was loaded; what was "
-                f"saved before is kept: run the same command again, with fewer processes or none ({option}=0), which takes less memory"
-            ) from error
-        if isinstance(batch, WsolbenchError):
-            raise batch
-        yield batch
-        count += 1
+    try:
+        while True:
+            try:
+                batch = next(batches)
+            except StopIteration:
+                return
+            except RuntimeError as error:
+                if not str(error).startswith("DataLoader worker (pid"):
+                    raise
+                raise _death(batches, option, waiting(count)) from error
+            if isinstance(batch, WsolbenchError):
+                raise batch
+            yield batch
+            count += 1
+    finally:
+        # Let go here. The garbage collector would close the queues first; through them the workers are told to end, and
+        # torch would wait 5 seconds for each of them in vain.
+        del batches
+
+
+def _death(batches: Any, option: str, awaited: str) -> MachineError:
+    """What to say of a worker that died."""
+    if is_requested():  # all processes were told to stop, and the worker was quicker
+        stop_if_requested()
+    return MachineError(
+        f"a data-loading process died{_cause(batches)} while {awaited} or what follows was loaded; what was saved before is "
+        f"kept: run the same command again, with fewer processes or none ({option}=0), which takes less memory"
+    )
 
 
 def _iterator(loader: Any) -> Any:
