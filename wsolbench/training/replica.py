@@ -50,8 +50,10 @@ class Replica:
             distributed.share_weights(method)
             ids = [device] if device.type == "cuda" else None
             known = inspect.signature(DistributedDataParallel).parameters
-            buffers: Any = {"forward_sync_buffers" if "forward_sync_buffers" in known else "broadcast_buffers": False}
-            self._call = DistributedDataParallel(method, device_ids=ids, init_sync=False, **buffers)
+            buffers = "forward_sync_buffers" if "forward_sync_buffers" in known else "broadcast_buffers"
+            # what is equal already need not be sent; torch 2.6 cannot be told, and sends the weights once more
+            unsent: Any = {name: False for name in (buffers, "init_sync") if name in known}
+            self._call = DistributedDataParallel(method, device_ids=ids, **unsent)
 
     def __call__(self, batch: Batch, *, exchange: bool = True) -> Losses:
         """The losses; `exchange=False`: of a part of a batch whose gradients are only added up, since more will come."""
