@@ -15,6 +15,7 @@ import torch
 
 from wsolbench import distributed
 from wsolbench.data.loading import eval_batches, train_steps
+from wsolbench.distributed import group
 from wsolbench.errors import UsageError
 from wsolbench.record import comparable, read_record
 from wsolbench.training.replica import check_shares
@@ -264,7 +265,7 @@ def test_the_loss_of_a_process_is_one_sentence_and_the_run_resumes(
 ) -> None:
     case = ended[name]
     assert case.codes == codes
-    assert case.printed(speaker).count(distributed.group.LOST) == 1
+    assert case.printed(speaker).count(group.LOST) == 1
     assert "Traceback" not in case.printed(speaker)
     assert not (case.run("interrupted") / "record.json").exists()
     if "evaluation" not in name:
